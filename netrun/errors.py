@@ -1,15 +1,15 @@
 """Everything netrun raises for a user's mistake, as one tree.
 
-    NetrunError                     exit code of the command line
-    ├── ConfigError                 2   a file of the configuration is wrong; carries every problem found in it
-    │   └── ShapeError              2   a layer refuses its bottoms or its parameters
-    ├── UsageError                  2   a wrong flag, a missing file, a missing extra
-    ├── WeightsError                3   a weight or state file is damaged or does not fit
-    ├── DataError                   3   a database, a record, a label
-    ├── DivergedError               4   the loss is not a number any more
-    ├── DeviceError                 2   no such device, no kernel for a call
-    │   └── OutOfMemoryError        5   the planned bytes do not fit
-    └── WorkerError                 6   a worker process was lost
+NetrunError                     exit code of the command line
+├── ConfigError                 2   a file of the configuration is wrong; carries every problem found in it
+│   └── ShapeError              2   a layer refuses its bottoms or its parameters
+├── UsageError                  2   a wrong flag, a missing file, a missing extra
+├── WeightsError                3   a weight or state file is damaged or does not fit
+├── DataError                   3   a database, a record, a label
+├── DivergedError               4   the loss is not a number any more
+├── DeviceError                 2   no such device, no kernel for a call
+│   └── OutOfMemoryError        5   the planned bytes do not fit
+└── WorkerError                 6   a worker process was lost
 """
 
 from __future__ import annotations

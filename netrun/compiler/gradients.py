@@ -1,0 +1,386 @@
+"""Backward, derived: one rule a kernel, and one place where contributions to a gradient add up.
+
+A rule writes, in the same vocabulary, what the inputs of a call gain from the gradients of its outputs:
+
+    @rule
+    def softmax(k, g, x, y, *, axis):
+        if g.wants(x):
+            k.softmax_grad(y, g.of(y), g.new(x), axis=axis)
+
+``g.wants(x)`` asks whether anybody needs the gradient of x, ``g.has(y)`` whether y has one, ``g.of(y)`` is that
+gradient, ``g.new(x)`` is fresh memory for a contribution, which the rule must write whole. Views are seen through.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..expression import Num, Var, gradient, letters, names_in, parse, substitute, text_of
+from ..program import Call, Recorder
+from ..types import Shape, Spec, Tensor, Window
+
+Rule = Callable[..., None]
+RULES: dict[str, Rule] = {}
+"""The rule of every kernel that has one; what has none passes no gradient."""
+
+
+def rule(function: Rule) -> Rule:
+    """Register the rule of the kernel of the same name."""
+    RULES[function.__name__.rstrip("_")] = function
+    return function
+
+
+class Gradients:
+    """The gradient of every tensor that needs one. Fan-out, shared weights and several losses meet here only."""
+
+    def __init__(self, recorder: Recorder, needed: set[Tensor]) -> None:
+        self.k = recorder
+        self._needed = needed
+        self._found: dict[Tensor, Tensor] = {}
+        self._pending: list[tuple[Tensor, Tensor]] = []
+
+    def wants(self, x: Tensor | None) -> bool:
+        """True if a gradient of x is asked for and may flow through this view of it."""
+        return x is not None and x.root in self._needed and not x.is_stopped
+
+    def has(self, y: Tensor) -> bool:
+        """True if something contributed to the gradient of y."""
+        return y.root in self._found
+
+    def of(self, y: Tensor) -> Tensor:
+        """The gradient of y, in y's shape."""
+        return self._found[y.root].view(y.shape)
+
+    def new(self, x: Tensor) -> Tensor:
+        """Memory for one more contribution to the gradient of x, in x's shape."""
+        root = x.root
+        name = f"{root.name}'" if root not in self._found else f"{root.name}'+{self.k.origin.rstrip(chr(39))}"
+        made = self.k.new(name, root.spec, "grad" if root.kind == "learned" else "diff")
+        self._pending.append((root, made))
+        return made.view(x.shape)
+
+    def seed(self, y: Tensor, gradient: Tensor) -> None:
+        """One more contribution that stands in memory already."""
+        self._pending.append((y.root, gradient))
+        self.settle()
+
+    def settle(self) -> None:
+        """Add what a rule contributed to what was there: the only adder."""
+        for root, made in self._pending:
+            if root not in self._found:
+                self._found[root] = made
+                continue
+            total = self.k.new(f"{root.name}'", root.spec, made.kind)
+            self.k.pointwise([self._found[root], made], total, expr="a + b")
+            self._found[root] = total
+        self._pending.clear()
+
+    def found(self) -> dict[Tensor, Tensor]:
+        """Gradient by tensor, of everything reached."""
+        return dict(self._found)
+
+
+def needing(calls: Iterable[Call], roots: Iterable[Tensor]) -> set[Tensor]:
+    """The roots and everything computed from them by kernels that pass gradients."""
+    needed = set(roots)
+    for call in calls:
+        if call.op.name not in RULES:
+            continue
+        if any(t.root in needed and not t.is_stopped for t in call.reads()):
+            needed.update(t.root for t in call.writes() if t.dtype.startswith("float"))
+    return needed
+
+
+def backward(
+    recorder: Recorder,
+    calls: Sequence[Call],
+    roots: Iterable[Tensor],
+    losses: Iterable[tuple[Tensor, float]] = (),
+    seeds: Iterable[tuple[Tensor, Tensor]] = (),
+) -> dict[Tensor, Tensor]:
+    """Record the backward pass of ``calls`` after them.
+
+    Args:
+        roots: tensors whose gradients are wanted (parameters, inputs).
+        losses: tensors and the constant gradient each starts with (loss weights).
+        seeds: tensors and the tensor that holds the gradient each starts with.
+
+    Returns:
+        Gradient of every tensor that was reached, the roots among them.
+    """
+    g = Gradients(recorder, needing(calls, roots))
+    for tensor, weight in losses:
+        if g.wants(tensor):
+            recorder.origin = "(loss)'"
+            recorder.fill(g.new(tensor), value=weight)
+            g.settle()
+    for tensor, seed in seeds:
+        if g.wants(tensor):
+            g.seed(tensor, seed)
+    for call in reversed(calls):
+        function = RULES.get(call.op.name)
+        if function is None or not any(g.has(t) for t in call.writes()):
+            continue
+        if not any(g.wants(t) for t in call.reads()):
+            continue
+        recorder.origin = call.origin + "'"
+        function(recorder, g, *call.args, **call.attrs)
+        g.settle()
+    return g.found()
+
+
+# -------------------------------------------------------------------------------------------------------- elementwise
+@rule
+def copy(k: Recorder, g: Gradients, x: Tensor, y: Tensor) -> None:
+    if g.wants(x):
+        k.copy(g.of(y), g.new(x))
+
+
+@rule
+def pointwise(k: Recorder, g: Gradients, xs: Sequence[Tensor], y: Tensor, *, expr: str) -> None:
+    names = letters(len(xs))
+    for name, x in zip(names, xs, strict=True):
+        if not g.wants(x):
+            continue
+        slope = gradient(parse(expr), name, "out", "dout")
+        values = {**dict(zip(names, xs, strict=True)), "out": y, "dout": g.of(y)}
+        _elementwise(k, g, slope, values, x, y.shape)
+
+
+@rule
+def reduce(k: Recorder, g: Gradients, xs: Sequence[Tensor], y: Tensor, *, expr: str, how: str, axes: Shape) -> None:
+    full = _broadcast(xs)
+    kept = tuple(1 if i in axes else n for i, n in enumerate(full))
+    names = letters(len(xs))
+    tree = parse(expr)
+    for name, x in zip(names, xs, strict=True):
+        if not g.wants(x):
+            continue
+        slope = gradient(tree, name, None, "dout")
+        if how == "max":  # the places that hold the maximum share it whole
+            slope = substitute(parse("slope * (value == out)"), {Var("slope"): slope, Var("value"): tree})
+        values = {**dict(zip(names, xs, strict=True)), "dout": k.view(g.of(y), kept), "out": k.view(y, kept)}
+        _elementwise(k, g, slope, values, x, full)
+
+
+def _elementwise(k: Recorder, g: Gradients, slope: Any, values: dict[str, Tensor], x: Tensor, full: Shape) -> None:
+    """Contribute to x the expression ``slope`` over ``values`` of shape ``full``, summed where x broadcasts."""
+    used = names_in(slope)
+    if not used:
+        return  # the derivative is 0 everywhere
+    xs = [values[name] for name in used]
+    rank = len(full)
+    own = (1,) * (rank - len(x.shape)) + x.shape
+    axes = tuple(i for i in range(rank) if own[i] == 1 and full[i] != 1)
+    renamed = substitute(slope, {Var(old): Var(new) for old, new in zip(used, letters(len(used)), strict=True)})
+    if not axes:
+        k.pointwise(xs, g.new(x), expr=text_of(renamed))
+        return
+    # An axis over which x broadcasts and nothing else in the slope varies: the sum is a product.
+    seen = _broadcast(xs)
+    seen = (1,) * (rank - len(seen)) + seen
+    times = math.prod(full[i] for i in axes if seen[i] == 1)
+    if times != 1:
+        renamed = substitute(parse("times * slope"), {Var("times"): Num(float(times)), Var("slope"): renamed})
+    axes = tuple(i for i in axes if seen[i] != 1)
+    if axes:
+        wide = [k.view(t, (1,) * (rank - len(t.shape)) + t.shape) for t in xs]
+        k.reduce(wide, g.new(x), expr=text_of(renamed), how="sum", axes=axes)
+    else:
+        target = g.new(x)
+        k.pointwise(xs, target, expr=text_of(renamed))
+
+
+def _broadcast(xs: Sequence[Tensor]) -> Shape:
+    rank = max(len(x.shape) for x in xs)
+    shapes = [(1,) * (rank - len(x.shape)) + x.shape for x in xs]
+    return tuple(max(column) if 0 not in column else 0 for column in zip(*shapes, strict=True))
+
+
+# ----------------------------------------------------------------------------------------------------------- products
+@rule
+def gemm(k: Recorder, g: Gradients, a: Tensor, b: Tensor, c: Tensor | None, y: Tensor, *, ta: bool, tb: bool) -> None:
+    dy = g.of(y)
+    if g.wants(a):
+        if ta:
+            _product(k, g, b, dy, a, tb, True)
+        else:
+            _product(k, g, dy, b, a, False, not tb)
+    if g.wants(b):
+        if tb:
+            _product(k, g, dy, a, b, True, ta)
+        else:
+            _product(k, g, a, dy, b, not ta, False)
+    if c is not None and g.wants(c):
+        _elementwise(k, g, Var("dout"), {"dout": dy}, c, y.shape)
+
+
+def _product(k: Recorder, g: Gradients, a: Tensor, b: Tensor, x: Tensor, ta: bool, tb: bool) -> None:
+    """Contribute op(a) op(b) to x, summed over a batch over which x was broadcast."""
+    batch = _broadcast([_outer(a), _outer(b)])
+    if math.prod(batch) == math.prod(x.shape[:-2]):
+        k.gemm(a, b, None, g.new(x), ta=ta, tb=tb)
+        return
+    full = k.temp(f"{x.name}'", (*batch, *x.shape[-2:]), x.dtype)
+    k.gemm(a, b, None, full, ta=ta, tb=tb)
+    _elementwise(k, g, Var("dout"), {"dout": full}, x, full.shape)
+
+
+def _outer(x: Tensor) -> Tensor:
+    return Tensor(x.name, Spec(x.shape[:-2]))
+
+
+@rule
+def conv(
+    k: Recorder, g: Gradients, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor, *, window: Window, groups: int
+) -> None:
+    if g.wants(w):
+        k.conv_grad_w(x, g.of(y), g.new(w), window=window, groups=groups)
+    if b is not None and g.wants(b):
+        axes = tuple(i for i in range(len(y.shape)) if i != 1)
+        k.reduce([g.of(y)], g.new(b), expr="a", how="sum", axes=axes)
+    if g.wants(x):
+        k.conv_grad_x(w, g.of(y), g.new(x), window=window, groups=groups)
+
+
+@rule
+def conv_grad_x(k: Recorder, g: Gradients, w: Tensor, dy: Tensor, dx: Tensor, *, window: Window, groups: int) -> None:
+    if g.wants(w):
+        k.conv_grad_w(g.of(dx), dy, g.new(w), window=window, groups=groups)
+    if g.wants(dy):
+        k.conv(g.of(dx), w, None, g.new(dy), window=window, groups=groups)
+
+
+@rule
+def im2col(k: Recorder, g: Gradients, x: Tensor, y: Tensor, *, window: Window) -> None:
+    if g.wants(x):
+        k.col2im(g.of(y), g.new(x), window=window)
+
+
+@rule
+def col2im(k: Recorder, g: Gradients, y: Tensor, x: Tensor, *, window: Window) -> None:
+    if g.wants(y):
+        k.im2col(g.of(x), g.new(y), window=window)
+
+
+# ------------------------------------------------------------------------------------------------------------ pooling
+@rule
+def pool_max(k: Recorder, g: Gradients, x: Tensor, y: Tensor, index: Tensor, *, window: Window) -> None:
+    if g.wants(x):
+        k.pool_max_grad(index, g.of(y), g.new(x), window=window)
+
+
+@rule
+def pool_avg(k: Recorder, g: Gradients, x: Tensor, y: Tensor, *, window: Window, count: str) -> None:
+    if g.wants(x):
+        k.pool_avg_grad(g.of(y), g.new(x), window=window, count=count)
+
+
+@rule
+def pool_random(
+    k: Recorder, g: Gradients, x: Tensor, noise: Tensor, y: Tensor, index: Tensor, *, window: Window
+) -> None:
+    if g.wants(x):
+        k.pool_max_grad(index, g.of(y), g.new(x), window=window)
+
+
+# ------------------------------------------------------------------------------------------------------ normalisation
+@rule
+def lrn(k: Recorder, g: Gradients, x: Tensor, y: Tensor, scale: Tensor, **attrs: Any) -> None:
+    if g.wants(x):
+        k.lrn_grad(x, y, scale, g.of(y), g.new(x), **attrs)
+
+
+@rule
+def normalize(
+    k: Recorder, g: Gradients, x: Tensor, y: Tensor, mean: Tensor, var: Tensor, *, axes: Shape, eps: float
+) -> None:
+    if g.wants(x) and g.has(y):
+        k.normalize_grad(y, var, g.of(y), g.new(x), axes=axes, eps=eps)
+
+
+@rule
+def softmax(k: Recorder, g: Gradients, x: Tensor, y: Tensor, *, axis: int) -> None:
+    if g.wants(x):
+        k.softmax_grad(y, g.of(y), g.new(x), axis=axis)
+
+
+@rule
+def softmax_nll(
+    k: Recorder,
+    g: Gradients,
+    x: Tensor,
+    label: Tensor,
+    prob: Tensor,
+    loss: Tensor,
+    norm: Tensor,
+    *,
+    axis: int,
+    ignore: int | None,
+    normalize: str,
+) -> None:
+    if g.wants(x) and g.has(loss):
+        k.softmax_nll_grad(prob, label, norm, g.of(loss), g.new(x), axis=axis, ignore=ignore)
+    if g.wants(x) and g.has(prob):
+        k.softmax_grad(prob, g.of(prob), g.new(x), axis=axis)
+
+
+# -------------------------------------------------------------------------------------------------------------- shape
+@rule
+def concat(k: Recorder, g: Gradients, xs: Sequence[Tensor], y: Tensor, *, axis: int) -> None:
+    start = 0
+    for x in xs:
+        if g.wants(x):
+            begin = tuple(start if i == axis else 0 for i in range(len(y.shape)))
+            k.slice(g.of(y), g.new(x), begin=begin)
+        start += x.shape[axis]
+
+
+@rule
+def split(k: Recorder, g: Gradients, x: Tensor, ys: Sequence[Tensor], *, axis: int) -> None:
+    if not g.wants(x):
+        return
+    parts = []
+    for y in ys:
+        if g.has(y):
+            parts.append(g.of(y))
+        else:
+            parts.append(k.temp(f"{y.name}'", y.shape, y.dtype))
+            k.fill(parts[-1], value=0.0)
+    k.concat(parts, g.new(x), axis=axis)
+
+
+@rule
+def slice_(k: Recorder, g: Gradients, x: Tensor, y: Tensor, *, begin: Shape) -> None:
+    if g.wants(x):
+        k.place(g.of(y), g.new(x), begin=begin)
+
+
+@rule
+def place(k: Recorder, g: Gradients, x: Tensor, y: Tensor, *, begin: Shape) -> None:
+    if g.wants(x):
+        k.slice(g.of(y), g.new(x), begin=begin)
+
+
+@rule
+def transpose(k: Recorder, g: Gradients, x: Tensor, y: Tensor, *, axes: Shape) -> None:
+    if g.wants(x):
+        inverse = tuple(sorted(range(len(axes)), key=lambda i: axes[i]))
+        k.transpose(g.of(y), g.new(x), axes=inverse)
+
+
+@rule
+def gather(k: Recorder, g: Gradients, x: Tensor, index: Tensor, y: Tensor) -> None:
+    if g.wants(x):
+        k.scatter_add(index, g.of(y), g.new(x))
+
+
+@rule
+def scatter_add(k: Recorder, g: Gradients, index: Tensor, x: Tensor, y: Tensor) -> None:
+    if g.wants(x):
+        k.gather(g.of(y), index, g.new(x))
+
+
+__all__ = ["RULES", "Gradients", "backward", "needing", "rule"]

@@ -1,0 +1,256 @@
+"""A net message becomes a graph: which layers are in, who reads whose tops, every shape, every shared parameter.
+
+All problems of a net are collected and raised together. What the graph holds is already Caffe's meaning: rules by
+phase, level and stage, in-place tops as new versions of a blob, loss weights, sharing, the order of the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..config import schema
+from ..config.source import Source
+from ..errors import ConfigError, NetrunError, Problem, Where, nearest
+from ..layers.base import Context, Declared, Layer, layer_type
+from ..types import Shape, Spec
+from .rules import State, is_included
+from .sharing import Parameter, share
+
+
+@dataclass(eq=False)
+class Value:
+    """One version of a blob: what one layer wrote under that name. An in-place layer makes the next version."""
+
+    blob: str
+    spec: Spec
+    producer: Node
+    index: int
+    readers: list[tuple[Node, int]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Node:
+    """One layer in its place. ``position`` counts the layers of the file, left out ones included."""
+
+    position: int
+    layer: Layer
+    bottoms: list[Value] = field(default_factory=list)
+    tops: list[Value] = field(default_factory=list)
+    loss_weights: list[float] = field(default_factory=list)
+    parameters: list[Parameter] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.layer.name
+
+    @property
+    def message(self) -> schema.LayerParameter:
+        """The layer's message."""
+        return self.layer.message
+
+    def stops(self, bottom: int) -> bool:
+        """True if no gradient may pass to that bottom."""
+        asked = self.message.propagate_down
+        return bottom in self.layer.skips or (bool(asked) and not asked[bottom])
+
+
+@dataclass
+class Graph:
+    """The layers of one net in one state, connected."""
+
+    name: str
+    phase: int
+    nodes: list[Node]
+    blobs: dict[str, Value]
+    """Last version of every blob, in the order in which the names first appear."""
+    parameters: list[Parameter]
+    """Every learnable blob once, owners only, in Caffe's order."""
+    outputs: list[tuple[str, Value]]
+    """What nobody reads, by display name, in alphabetical order."""
+    force_backward: bool = False
+
+    @property
+    def inputs(self) -> list[Value]:
+        """Tops of layers that the host feeds."""
+        return [v for n in self.nodes if n.layer.fed for v in n.tops]
+
+
+def build(
+    net: schema.NetParameter,
+    source: Source | None = None,
+    state: State | None = None,
+    *,
+    dtype: str = "float32",
+    seed: int = 0,
+    shapes: Mapping[str, Shape] | None = None,
+    folder: str | None = None,
+) -> Graph:
+    """The graph of a net (already upgraded to the current schema) in one state.
+
+    Args:
+        source: positions of the message's fields, for messages to the user.
+        shapes: other shapes for tops of Input layers, by top name.
+        folder: what relative file names are looked up in besides the working directory; the source's by default.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    builder = _Builder(net, source, state or State(), dtype, seed, shapes or {}, folder)
+    return builder.build()
+
+
+class _Builder:
+    def __init__(
+        self,
+        net: schema.NetParameter,
+        source: Source | None,
+        state: State,
+        dtype: str,
+        seed: int,
+        shapes: Mapping[str, Shape],
+        folder: str | None,
+    ) -> None:
+        self.net, self.source, self.state, self.shapes = net, source, state, shapes
+        self.dtype, self.seed = dtype, seed
+        self.folder = folder if folder is not None else source.folder if source else ""
+        self.problems: list[Problem] = []
+        self.nodes: list[Node] = []
+        self.current: dict[str, Value] = {}
+        self.broken: set[str] = set()
+
+    def where(self, position: int, *path: str | int) -> Where | None:
+        return self.source.where("layer", position, *(p for p in path if p != "")) if self.source else None
+
+    def build(self) -> Graph:
+        for position, message in enumerate(self.net.layer):
+            try:
+                if is_included(message, self.state, lambda *p, at=position: self.where(at, *p)):
+                    self.add(position, message)
+            except NetrunError as error:
+                self.problems += error.problems
+                self.broken.update(message.top)
+        parameters: list[Parameter] = []
+        try:
+            parameters = share(self.nodes, self.where)
+        except NetrunError as error:
+            self.problems += error.problems
+        if self.problems:
+            raise ConfigError.of(self.problems)
+        phase = self.state.phase
+        force = self.net.force_backward
+        return Graph(self.net.name, phase, self.nodes, self.current, parameters, self.outputs(), force)
+
+    def add(self, position: int, message: schema.LayerParameter) -> None:
+        cls = layer_type(message.type, self.where(position, "type"), message.name)
+        missing = [b for b in message.bottom if b not in self.current]
+        self.unknown_bottoms(position, message)
+        if missing or any(b in self.broken for b in message.bottom):
+            self.broken.update(message.top)
+            return
+        bottoms = [self.current[b] for b in message.bottom]
+        phase = message.phase if message.HasField("phase") else self.state.phase
+        context = Context(
+            phase=phase,
+            dtype=self.dtype,
+            seed=self.seed,
+            folder=self.folder,
+            locate=lambda *path: self.where(position, *path),
+            producers=[self.origin(v) for v in bottoms],
+        )
+        if any(top in self.shapes for top in message.top) and cls.fed:
+            message = _with_shapes(message, self.shapes)
+        node = Node(position, cls(message, context), bottoms)
+        specs = node.layer.configure([v.spec for v in bottoms])
+        self.check_counts(node)
+        for i, value in enumerate(bottoms):
+            value.readers.append((node, i))
+        self.connect_tops(node, specs)
+        node.loss_weights = self.loss_weights(node)
+        self.nodes.append(node)
+
+    def unknown_bottoms(self, position: int, message: schema.LayerParameter) -> None:
+        for i, bottom in enumerate(message.bottom):
+            if bottom in self.current or bottom in self.broken:
+                continue
+            later = [(at, other) for at, other in enumerate(self.net.layer) if bottom in other.top and at != position]
+            notes = []
+            for at, other in later[:1]:
+                where = self.where(at)
+                line = f" at line {where.line}" if where and where.line else ""
+                if at > position:
+                    notes.append(f"layer {other.name}{line} makes it, but comes later: move it above")
+                else:
+                    notes.append(f"layer {other.name}{line} makes it, but is not part of the net in {self.state}")
+            hint = "" if later else nearest(bottom, self.current)
+            what = f'{message.name} ({message.type}): no blob "{bottom}" above this layer{hint}'
+            self.problems.append(Problem(what, self.where(position, "bottom", i), tuple(notes)))
+
+    def origin(self, value: Value) -> str:
+        node = value.producer
+        where = self.where(node.position)
+        return f", from layer {node.name}" + (f" at line {where.line}" if where and where.line else "")
+
+    def check_counts(self, node: Node) -> None:
+        message, layer = node.message, node.layer
+        asked = message.propagate_down
+        if asked and len(asked) != len(message.bottom):
+            layer.fail(
+                f"propagate_down is given {len(asked)} times, the layer has {len(message.bottom)} bottoms",
+                hint="give it once for each bottom, or not at all",
+            )
+        if message.loss_weight and len(message.loss_weight) != len(message.top):
+            layer.fail(
+                f"loss_weight is given {len(message.loss_weight)} times, the layer has {len(message.top)} tops",
+                hint="give it once for each top, or not at all",
+            )
+
+    def connect_tops(self, node: Node, specs: Sequence[Spec]) -> None:
+        bottoms = list(node.message.bottom)
+        for i, (top, spec) in enumerate(zip(node.message.top, specs, strict=False)):
+            in_place = i < len(bottoms) and bottoms[i] == top
+            if top in self.current and not in_place:
+                what = f'{node.name} ({node.layer.type}): the blob "{top}" is already made'
+                note = self.origin(self.current[top]).lstrip(", ") + "; give this top a name of its own"
+                self.problems.append(Problem(what, self.where(node.position, "top", i), (note,)))
+                continue
+            value = Value(top, spec, node, i)
+            node.tops.append(value)
+            self.current[top] = value
+
+    def loss_weights(self, node: Node) -> list[float]:
+        given = list(node.message.loss_weight)
+        if given:
+            return [float(w) for w in given]
+        return [1.0 if node.layer.loss and i == 0 else 0.0 for i in range(len(node.tops))]
+
+    def outputs(self) -> list[tuple[str, Value]]:
+        found: list[tuple[str, Value]] = []
+        for node in self.nodes:
+            explicit = bool(node.message.loss_weight)
+            for i, value in enumerate(node.tops):
+                if not value.readers:
+                    found.append((value.blob, value))
+                elif explicit and node.loss_weights[i] and i < len(node.loss_weights):
+                    found.append((split_name(value, 0), value))
+        return sorted(found, key=lambda pair: pair[0])
+
+
+def split_name(value: Value, part: int) -> str:
+    """The name Caffe gives to one of several copies of a blob that several layers read."""
+    return f"{value.blob}_{value.producer.name}_{value.index}_split_{part}"
+
+
+def _with_shapes(message: schema.LayerParameter, shapes: Mapping[str, Shape]) -> schema.LayerParameter:
+    changed = schema.LayerParameter()
+    changed.CopyFrom(message)
+    given = list(message.input_param.shape)
+    del changed.input_param.shape[:]
+    for i, top in enumerate(message.top):
+        old = given[min(i, len(given) - 1)].dim if given else ()
+        changed.input_param.shape.add().dim.extend(shapes.get(top, tuple(old)))
+    return changed
+
+
+__all__ = ["Declared", "Graph", "Node", "State", "Value", "build", "split_name"]

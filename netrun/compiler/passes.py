@@ -1,0 +1,47 @@
+"""Changes to a program that every device profits from. Each returns a new program; the meaning stays."""
+
+from __future__ import annotations
+
+from ..program import Program
+from ..types import Tensor
+
+_TRANSIENT = frozenset({"data", "diff", "buffer", "grad"})
+
+
+def elide_copies(program: Program) -> tuple[Program, dict[Tensor, Tensor]]:
+    """A copy between tensors that are written once becomes a view: no call, no memory. Also returns what became what.
+
+    Copies stay where one side changes later (parameters, statistics, states: ``update`` writes in place) or where the
+    element types differ.
+    """
+    changed = {t.root for call in program.calls if call.op.name == "update" for t in call.writes()}
+    alias: dict[Tensor, Tensor] = {}
+
+    def follow(tensor: Tensor) -> Tensor:
+        target = alias.get(tensor.root)
+        return tensor if target is None else target.view(tensor.shape)
+
+    calls = []
+    for call in program.calls:
+        if call.op.name == "copy":
+            x, y = call.tensors()
+            x = follow(x)
+            if x.dtype == y.dtype and y.root.kind in _TRANSIENT and x.root not in changed and y.base is None:
+                alias[y.root] = x.view(y.shape)
+                continue
+        calls.append(call.map(follow))
+    keeps = frozenset(follow(t).root for t in program.keeps)
+    return Program(tuple(calls), program.feeds, keeps), alias
+
+
+def drop_unread(program: Program) -> Program:
+    """Leave out calls whose results nobody reads and nobody keeps."""
+    wanted = {t.root for t in program.keeps}
+    kept = []
+    for call in reversed(program.calls):
+        outs = [t.root for t in call.writes()]
+        in_place = call.op.name == "update"
+        if in_place or any(t in wanted for t in outs):
+            kept.append(call)
+            wanted.update(t.root for t in call.reads())
+    return program.having(reversed(kept))

@@ -1,0 +1,125 @@
+"""Memory, planned ahead: every tensor that lives only within a run gets a place in one arena.
+
+Two tensors may share bytes if their lives do not overlap. A kernel of ``IN_PLACE`` may write over the input it reads
+last. Places are given largest first, at the lowest offset that is free for the whole life.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..device import Device
+from ..kernels import IN_PLACE
+from ..program import Call, Program
+from ..types import PERSISTENT, Tensor
+
+ALIGNMENT = 64
+
+
+def aligned(nbytes: int) -> int:
+    """Rounded up to the alignment of every tensor."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass
+class Plan:
+    """Where everything of a program lies.
+
+    offsets    byte offset in the arena of every transient tensor
+    arena      bytes of the arena
+    naive      bytes the same tensors would take with memory of their own each
+    scratch    bytes of the one scratch area that all calls share
+    held       bytes of tensors that own their memory: parameters, states, feeds, and what is kept
+    """
+
+    offsets: dict[Tensor, int] = field(default_factory=dict)
+    arena: int = 0
+    naive: int = 0
+    scratch: int = 0
+    held: int = 0
+
+    @property
+    def total(self) -> int:
+        """All bytes a session of the program takes."""
+        return self.arena + self.scratch + self.held
+
+
+@dataclass(eq=False)
+class _Slot:
+    """Tensors that lie over each other, from the first call that writes one to the last that reads one."""
+
+    nbytes: int
+    first: int
+    last: int
+    tensors: list[Tensor]
+
+
+def plan(program: Program, device: Device | None = None) -> Plan:
+    """Place every transient tensor of the program."""
+    held = {t for t in program.tensors() if t.kind in PERSISTENT or t in program.keeps}
+    slots = _slots(program, held)
+    result = Plan(held=sum(aligned(t.spec.nbytes) for t in held))
+    result.naive = sum(aligned(t.spec.nbytes) for slot in slots for t in slot.tensors)
+    placed: list[tuple[int, int, _Slot]] = []  # (offset, end, slot) in order of offset
+    for slot in sorted(slots, key=lambda s: (-s.nbytes, s.first)):
+        offset = 0
+        for begin, end, other in placed:
+            if other.last < slot.first or other.first > slot.last:
+                continue
+            if offset + slot.nbytes <= begin:
+                break
+            offset = max(offset, end)
+        placed.append((offset, offset + slot.nbytes, slot))
+        placed.sort(key=lambda p: p[0])
+        result.offsets.update(dict.fromkeys(slot.tensors, offset))
+        result.arena = max(result.arena, offset + slot.nbytes)
+    if device is not None:
+        result.scratch = max((device.workspace(call) for call in program.calls), default=0)
+    return result
+
+
+def _slots(program: Program, held: set[Tensor]) -> list[_Slot]:
+    first: dict[Tensor, int] = {}
+    last: dict[Tensor, int] = {}
+    for i, call in enumerate(program.calls):
+        for tensor in call.tensors():
+            first.setdefault(tensor.root, i)
+            last[tensor.root] = i
+    slot_of: dict[Tensor, _Slot] = {}
+    for i, call in enumerate(program.calls):
+        for out in dict.fromkeys(t.root for t in call.writes()):
+            if out in held or out in slot_of:
+                continue
+            over = _in_place(call, i, out, last, held)
+            if over is not None:
+                slot = slot_of[over]
+                slot.last = max(slot.last, last[out])
+                slot.tensors.append(out)
+            else:
+                slot = _Slot(aligned(out.spec.nbytes), first[out], last[out], [out])
+            slot_of[out] = slot
+    return list(dict.fromkeys(slot_of.values()))
+
+
+def _in_place(call: Call, i: int, out: Tensor, last: dict[Tensor, int], held: set[Tensor]) -> Tensor | None:
+    """The input of the call whose bytes ``out`` may take over, if there is one."""
+    if call.op.name not in IN_PLACE:
+        return None
+    source, target = IN_PLACE[call.op.name]
+    written = call.argument(target)
+    if not isinstance(written, Tensor) or written.root is not out:
+        return None
+    given = call.argument(source)
+    roots = [t.root for t in call.reads()]
+    for x in given if isinstance(given, tuple) else (given,):
+        if (
+            isinstance(x, Tensor)
+            and x.root not in held
+            and last[x.root] == i
+            and x.shape == written.shape
+            and x.root.spec.nbytes == out.spec.nbytes
+            and x.dtype == written.dtype
+            and roots.count(x.root) == 1
+        ):
+            return x.root
+    return None

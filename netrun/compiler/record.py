@@ -1,0 +1,117 @@
+"""A graph becomes calls: every layer's ``forward`` is run once with a recorder; then the total loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..errors import NetrunError, ShapeError
+from ..expression import letters, parse, text_of
+from ..program import Call, Recorder
+from ..types import Kind, Spec, Tensor
+from .graph import Graph, Node, Value
+from .sharing import Parameter
+
+LOSS = "(loss)"
+"""Origin of the calls that add up the total loss; no layer's name."""
+
+
+@dataclass
+class Recording:
+    """The forward pass of a graph as calls, and which tensor stands for what."""
+
+    graph: Graph
+    recorder: Recorder
+    tensors: dict[Value, Tensor] = field(default_factory=dict)
+    parameters: dict[Parameter, Tensor] = field(default_factory=dict)
+    """Owners only."""
+    states: dict[str, Tensor] = field(default_factory=dict)
+    losses: list[tuple[Tensor, float]] = field(default_factory=list)
+    """Tops with a loss weight, and the weight."""
+    loss: Tensor | None = None
+    """The total: sum of weight * sum of the elements. None if no top has a weight."""
+    clock: Tensor = field(default_factory=lambda: Tensor("clock", Spec((), "int64"), "control"))
+    forward: list[Call] = field(default_factory=list)
+
+    @property
+    def feeds(self) -> dict[str, Tensor]:
+        """What the host writes, by blob name."""
+        return {v.blob: self.tensors[v] for v in self.graph.inputs}
+
+    def blob(self, name: str) -> Tensor:
+        """The last version of a blob."""
+        return self.tensors[self.graph.blobs[name]]
+
+
+def record(graph: Graph) -> Recording:
+    """Record the forward pass of all layers.
+
+    Raises:
+        ShapeError: a layer's kernels do not fit its shapes (a mistake in the layer's own class; it is named).
+    """
+    dtype = graph.nodes[0].layer.context.dtype if graph.nodes else "float32"
+    recorder = Recorder(dtype)
+    result = Recording(graph, recorder)
+    for node in graph.nodes:
+        _record_layer(node, result)
+    _record_loss(result)
+    result.forward = list(recorder.calls)
+    return result
+
+
+def _record_layer(node: Node, result: Recording) -> None:
+    recorder, layer = result.recorder, node.layer
+    recorder.origin = node.name
+    _give_tensors(node, result)
+    bottoms = [result.tensors[v].stop() if node.stops(i) else result.tensors[v] for i, v in enumerate(node.bottoms)]
+    kind: Kind = "feed" if layer.fed else "data"
+    tops = []
+    for value, weight in zip(node.tops, node.loss_weights, strict=True):
+        tensor = recorder.new(value.blob, value.spec, kind)
+        result.tensors[value] = tensor
+        tops.append(tensor)
+        if weight:
+            result.losses.append((tensor, weight))
+    if layer.fed:
+        return
+    try:
+        layer.forward(recorder, bottoms, tops)
+    except NetrunError:
+        raise
+    except Exception as error:  # a mistake in a layer class, perhaps a user's own: name it, keep the cause
+        raise ShapeError(f"{node.name} ({layer.type}): its forward() fails: {type(error).__name__}: {error}") from error
+
+
+def _give_tensors(node: Node, result: Recording) -> None:
+    layer, recorder = node.layer, result.recorder
+    layer.clock = result.clock
+    blobs = iter(node.parameters)
+    for declared in layer.declared:
+        if declared.role == "state":
+            name = f"{node.name}.{declared.name}"
+            tensor = result.states[name] = recorder.new(name, declared.spec, "state")
+        else:
+            parameter = next(blobs)
+            owner = parameter.owner or parameter
+            if owner not in result.parameters:
+                kind: Kind = "learned" if owner.trained else "statistic"
+                result.parameters[owner] = Tensor(owner.key, owner.spec, kind)
+            tensor = result.parameters[owner].view(declared.spec.shape)
+        setattr(layer, declared.name, tensor)
+
+
+def _record_loss(result: Recording) -> None:
+    recorder = result.recorder
+    recorder.origin = LOSS
+    terms = []
+    for tensor, weight in result.losses:
+        if tensor.spec.count == 1:
+            terms.append((tensor.view(()), weight))
+            continue
+        total = recorder.new(f"{tensor.name}.sum", Spec((), tensor.dtype), "buffer")
+        recorder.reduce([tensor], total, expr="a", how="sum", axes=tuple(range(len(tensor.shape))))
+        terms.append((total, weight))
+    if not terms:
+        return
+    result.loss = recorder.new("total loss", Spec((), recorder.dtype), "data")
+    parts = [f"{weight!r} * {a}" for a, (_, weight) in zip(letters(len(terms)), terms, strict=True)]
+    recorder.pointwise([t for t, _ in terms], result.loss, expr=text_of(parse(" + ".join(parts))))

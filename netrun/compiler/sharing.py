@@ -1,0 +1,135 @@
+"""The parameter blobs of a net: who owns each, who shares it, at which rates they learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..config import schema
+from ..errors import ConfigError, NetrunError, Problem, ShapeError, Where
+from ..layers.base import Declared
+from ..types import Spec
+
+if TYPE_CHECKING:
+    from .graph import Node
+
+
+@dataclass(eq=False)
+class Parameter:
+    """One blob of parameters. A sharer points to its ``owner``; owners have none."""
+
+    layer: str
+    index: int
+    declared: Declared
+    lr_mult: float
+    decay_mult: float
+    owner: Parameter | None = None
+    sharers: list[Parameter] = field(default_factory=list)
+    given: set[str] = field(default_factory=set)
+    """Which of lr_mult and decay_mult the prototxt states."""
+    key: str = ""
+    """Name of its memory: the same in every net that shares weights by layer name."""
+
+    @property
+    def spec(self) -> Spec:
+        """Shape in the layer that declares it."""
+        return self.declared.spec
+
+    @property
+    def trained(self) -> bool:
+        """True if a gradient may reach it."""
+        return self.declared.role == "learned"
+
+
+def share(nodes: Sequence[Node], where: Callable[..., Where | None]) -> list[Parameter]:
+    """Give every node its parameters; returns the owners in order.
+
+    Raises:
+        ConfigError: with every problem (too many ``param`` entries, shapes or rates of sharers that disagree).
+    """
+    owners: list[Parameter] = []
+    by_name: dict[str, Parameter] = {}
+    keys: dict[str, int] = {}
+    problems: list[Problem] = []
+    for node in nodes:
+        specs = node.message.param
+        count = len(node.layer.blobs)
+        if len(specs) > count:
+            what = f"{node.name} ({node.layer.type}): {len(specs)} param entries, the layer has {count} parameter blobs"
+            problems.append(Problem(what, where(node.position, "param", count)))
+            continue
+        for i, declared in enumerate(node.layer.blobs):
+            message = specs[i] if i < len(specs) else schema.ParamSpec()
+            try:
+                parameter = _one(node, i, declared, message, by_name, where)
+            except NetrunError as error:
+                problems += error.problems
+                continue
+            node.parameters.append(parameter)
+            if parameter.owner is None:
+                key = f"{node.name}.{declared.name}"
+                keys[key] = keys.get(key, 0) + 1
+                parameter.key = key if keys[key] == 1 else f"{key}@{keys[key]}"
+                owners.append(parameter)
+    if problems:
+        raise ConfigError.of(problems)
+    return owners
+
+
+def _one(
+    node: Node,
+    i: int,
+    declared: Declared,
+    message: schema.ParamSpec,
+    by_name: dict[str, Parameter],
+    where: Callable[..., Where | None],
+) -> Parameter:
+    statistic = declared.role == "statistic"
+    if statistic and message.HasField("lr_mult") and message.lr_mult != 0:
+        raise ConfigError(
+            f"{node.name} ({node.layer.type}): param {i} ({declared.name}) has lr_mult {message.lr_mult:g}, but no "
+            "gradient reaches it: the forward pass itself updates it",
+            where(node.position, "param", i, "lr_mult"),
+            ["leave the param entries out, or write lr_mult: 0"],
+        )
+    # Caffe counts these blobs among the learnable ones, at rate 0.
+    lr = 0.0 if statistic else message.lr_mult
+    decay = 0.0 if statistic else message.decay_mult
+    parameter = Parameter(node.name, i, declared, lr, decay)
+    parameter.given = {name for name in ("lr_mult", "decay_mult") if message.HasField(name)}
+    if not message.name:
+        return parameter
+    owner = by_name.setdefault(message.name, parameter)
+    if owner is not parameter:
+        _join(node, i, parameter, owner, message, where)
+    return parameter
+
+
+def _join(
+    node: Node,
+    i: int,
+    parameter: Parameter,
+    owner: Parameter,
+    message: schema.ParamSpec,
+    where: Callable[..., Where | None],
+) -> None:
+    own, theirs = parameter.spec, owner.spec
+    at = where(node.position, "param", i)
+    named = f'param "{message.name}" of layer {node.name} is shared with layer {owner.layer}'
+    shapes = [f"{owner.layer}  {theirs}", f"{node.name}  {own}"]
+    if message.share_mode == schema.ParamSpec.PERMISSIVE:
+        if own.count != theirs.count:
+            raise ShapeError(f"{named}, but holds {own.count} values instead of {theirs.count}", at, shapes)
+    elif own.shape != theirs.shape:
+        hint = "share_mode: PERMISSIVE allows another shape of the same count" if own.count == theirs.count else ""
+        raise ShapeError(f"{named}, but has another shape", at, [*shapes, *([hint] if hint else [])])
+    for name in parameter.given:
+        mine, theirs_now = getattr(parameter, name), getattr(owner, name)
+        if name in owner.given and mine != theirs_now:
+            raise ConfigError(f"{named}, but their {name} differ: {mine:g} here, {theirs_now:g} there", at)
+        setattr(owner, name, mine)
+        owner.given.add(name)
+    parameter.lr_mult, parameter.decay_mult = owner.lr_mult, owner.decay_mult
+    parameter.owner, parameter.key = owner, owner.key
+    owner.sharers.append(parameter)

@@ -1,0 +1,145 @@
+"""The HDF5 layout of weights and solver states, through h5py (the extra ``hdf5``).
+
+Weights: ``/data/<layer>/<i>``, gradients ``/diff/<layer>/<i>``. State: ``/iter``, ``/current_step``, ``/learned_net``,
+``/history/<i>``; what is netrun's own stands as a serialized message in ``/netrun``, which Caffe does not look at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from netrun.config import schema
+from netrun.config.stored import LayerWeights, State
+from netrun.config.wire import Array
+from netrun.errors import WeightsError, Where, missing_extra
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_OWN = "netrun"
+
+
+def is_hdf5(data: memoryview) -> bool:
+    """Whether a file is HDF5, by its first bytes."""
+    return bytes(data[: len(_SIGNATURE)]) == _SIGNATURE
+
+
+def read_weights(file: str) -> list[LayerWeights]:
+    """Every layer of an HDF5 weight file; see ``weights.read_weights``."""
+    with _reading(file) as root:
+        if not _is_group(root, "data"):
+            raise WeightsError("no weight file: it has no group /data", Where(file))
+        found: dict[str, LayerWeights] = {}
+        _collect(file, root["data"], "", found)
+        if "diff" in root:
+            for layer in found.values():
+                for i in range(len(layer.blobs)):
+                    name = f"diff/{layer.name}/{i}"
+                    layer.diffs[i] = _array(file, root, name) if name in root else None
+        return list(found.values())
+
+
+def write_weights(
+    stream: BinaryIO,
+    layers: Sequence[schema.LayerParameter],
+    blobs: Mapping[int, Sequence[Array]],
+    diffs: Mapping[int, Sequence[Array]],
+) -> None:
+    """Write an HDF5 weight file; see ``weights.write_weights``."""
+    with _h5py().File(stream, "w") as root:
+        data = root.create_group("data")
+        for index, layer in enumerate(layers):
+            group = data.require_group(layer.name or f"layer {index}")
+            for i, array in enumerate(blobs.get(index, ())):
+                group[str(i)] = array
+            for i, array in enumerate(diffs.get(index, ())):
+                root[f"diff/{layer.name or f'layer {index}'}/{i}"] = array
+
+
+def read_state(file: str) -> State:
+    """An HDF5 solver state; see ``weights.read_state``."""
+    with _reading(file) as root:
+        if "iter" not in root or not _is_group(root, "history"):
+            raise WeightsError("no solver state: it has no /iter and /history", Where(file))
+        own = bytes(np.asarray(root[_OWN][()], np.uint8)) if _OWN in root else b""
+        message = schema.SolverState.FromString(own)
+        message.iter = int(np.asarray(root["iter"][()]).reshape(-1)[0])
+        if "current_step" in root:
+            message.current_step = int(np.asarray(root["current_step"][()]).reshape(-1)[0])
+        if "learned_net" in root:
+            name = root["learned_net"][()]
+            message.learned_net = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+        count = len(root["history"])
+        missing = [i for i in range(count) if str(i) not in root["history"]]
+        if missing:
+            raise WeightsError(f"damaged: /history has {count} entries but none called {missing[0]}", Where(file))
+        return State.of(message, [_array(file, root, f"history/{i}") for i in range(count)])
+
+
+def write_state(stream: BinaryIO, state: State) -> None:
+    """Write an HDF5 solver state; see ``weights.write_state``."""
+    with _h5py().File(stream, "w") as root:
+        root["iter"] = np.array([state.iter], np.int32)
+        root["current_step"] = np.array([state.current_step], np.int32)
+        root["learned_net"] = np.bytes_(state.learned_net.encode())
+        group = root.create_group("history")
+        for i, array in enumerate(state.history):
+            group[str(i)] = array
+        own = state.message()
+        for name in ("iter", "current_step", "learned_net"):
+            own.ClearField(name)
+        root[_OWN] = np.frombuffer(own.SerializeToString(), np.uint8)
+
+
+def _collect(file: str, group: Any, path: str, found: dict[str, LayerWeights]) -> None:
+    """Add the layers below a group. A layer's name may hold slashes, so layers may stand inside groups."""
+    for key in group:
+        name, inner = f"{path}{key}", group[key]
+        if not hasattr(inner, "keys"):
+            raise WeightsError(f"/data/{name} is no group of a layer", Where(file))
+        arrays = [k for k in inner if not hasattr(inner[k], "keys")]
+        if arrays or not len(inner):
+            layer = found[name] = LayerWeights(name)
+            for i in range(len(arrays)):
+                if str(i) not in arrays:
+                    raise WeightsError(f"layer {name}: blob {i} is missing, there are {arrays}", Where(file))
+                layer.blobs.append(_array(file, inner, str(i)))
+                layer.diffs.append(None)
+        if len(arrays) < len(inner):
+            _collect(file, {k: inner[k] for k in inner if k not in arrays}, name + "/", found)
+
+
+def _is_group(group: Any, name: str) -> bool:
+    return name in group and hasattr(group[name], "keys")
+
+
+def _array(file: str, group: Any, name: str) -> Array:
+    """A dataset as float32, or as float64 if it is that."""
+    values = np.asarray(group[name][()])
+    if values.dtype.kind not in "fiu":
+        raise WeightsError(f"{group.name.rstrip('/')}/{name} holds {values.dtype}, numbers are wanted", Where(file))
+    return values.astype(np.float64 if values.dtype == np.float64 else np.float32, copy=False)
+
+
+@contextlib.contextmanager
+def _reading(file: str) -> Iterator[Any]:
+    """The open root group; whatever h5py raises on a damaged file becomes a WeightsError."""
+    h5py = _h5py()
+    try:
+        with h5py.File(file, "r") as root:
+            yield root
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError, DecodeError) as problem:
+        raise WeightsError(
+            f"damaged: {str(problem).splitlines()[0] if str(problem) else problem!r}", Where(file)
+        ) from None
+
+
+def _h5py() -> Any:
+    try:
+        import h5py  # an extra
+    except ImportError:
+        raise missing_extra("an HDF5 file", "h5py", "hdf5") from None
+    return h5py

@@ -1,0 +1,17 @@
+"""Which file a relative name in a configuration means."""
+
+from __future__ import annotations
+
+import os
+
+
+def resolve(name: str, folder: str) -> str:
+    """The path of a file or folder that a configuration names.
+
+    Names are relative to the working directory, as in Caffe. If nothing is there, to ``folder``, the folder of the file
+    that holds the name: so a net runs from anywhere. If nothing is there either, the name comes back as it is.
+    """
+    if not name or os.path.isabs(name) or os.path.exists(name):
+        return name
+    beside = os.path.join(folder, name)
+    return beside if folder and os.path.exists(beside) else name

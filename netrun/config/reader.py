@@ -1,0 +1,327 @@
+"""The parser behind ``text.parse``: one pass over the tokens that goes on after every error.
+
+How it recovers: a bad value is skipped and the next field is read; an unknown field is skipped with its whole block
+(brackets in balance). If the text has more opening than closing brackets, a field that the current block does not know
+but an enclosing one does is taken as the place where a closing bracket was forgotten: one message that names the block
+that was left open, instead of one for every line that follows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from google.protobuf.message import Message
+
+from netrun.config.cursor import CLOSERS, Cursor, TooMuch, Trouble
+from netrun.config.fields import Field, Fields, fields_of
+from netrun.config.lexer import END, NAME, NUMBER, STRING, closed, unescape
+from netrun.config.source import Mark, Source
+from netrun.errors import nearest
+
+DEEPEST = 100
+"""Blocks inside blocks that are accepted."""
+_ROOTS = {"NetParameter": "net", "SolverParameter": "solver"}
+_VALUES = (NAME, NUMBER, STRING)
+
+
+class Block:
+    """An open block: the message it fills, its position, and the fields it may have."""
+
+    __slots__ = ("bad", "closer", "depth", "fields", "mark", "message", "name", "title", "up")
+
+    def __init__(self, message: Message, mark: Mark, name: str, closer: str, up: Block | None) -> None:
+        self.message = message
+        self.mark = mark
+        self.name = name  # of the field it is the value of; for the whole text what it is: "net"
+        self.title = f"a {name}" if up is None or name in ("layer", "layers") else name
+        self.closer = closer
+        self.up = up
+        self.depth: int = up.depth + 1 if up else 0
+        self.fields: Fields = fields_of(message.DESCRIPTOR)
+        self.bad: set[str] = set()  # fields that stand in the text but whose value was refused
+
+
+class Reader(Cursor):
+    """Fills one message from one text. ``problems`` holds everything that was wrong."""
+
+    def __init__(self, text: str, message: Message, source: Source) -> None:
+        super().__init__(text, source)
+        self.leave = DEEPEST + 1  # blocks deeper than this are being left, a bracket is missing
+        name = message.DESCRIPTOR.name
+        self.root = Block(message, source.root, _ROOTS.get(name, name), "", None)
+        # Closing brackets that are missing in the whole text; negative if there are too many.
+        self.missing = sum(map(self.texts.count, "{<")) - sum(map(self.texts.count, "}>"))
+        self.last: tuple[Block, int] | None = None  # the block that was closed last, and the token that did it
+
+    def read(self) -> None:
+        """Read the whole text."""
+        with contextlib.suppress(TooMuch):
+            self.block(self.root)
+        self.problems.sort(key=lambda p: p.at)
+
+    # ---- blocks and fields
+
+    def block(self, block: Block) -> None:
+        """Fields up to the closing bracket (or to the end of the text)."""
+        kinds, texts = self.kinds, self.texts
+        while True:
+            i = self.i
+            if kinds[i] == NAME:
+                self.field(block)
+                if self.leave <= block.depth:
+                    if self.leave < block.depth:
+                        return
+                    self.leave = DEEPEST + 1
+            elif kinds[i] == END:
+                if block.up:
+                    self.trouble(block.mark.at, f"{block.name} is opened here and not closed before the file ends")
+                    self.leave = 0
+                return
+            elif texts[i] in ("}", ">"):
+                if block.up:
+                    if texts[i] != block.closer:
+                        opened = f"{block.name} of {self.line(block.mark.at)}"
+                        self.report(i, f"{block.closer} is wanted here to close {opened}, got {texts[i]}")
+                    self.i += 1
+                    return
+                self.report(i, f"{texts[i]} closes nothing: no block is open here")
+                self.i += 1
+            else:
+                self.report(i, f"the name of a field is wanted here, got {self.shown(i)}")
+                self.resume()
+
+    def field(self, block: Block) -> None:
+        """One field: its name, then a value, a block or a list, then at most one separator."""
+        kinds, texts = self.kinds, self.texts
+        first = self.i
+        name = texts[first]
+        field = block.fields.by_name.get(name)
+        if field is None:
+            self.unknown(block, name)
+        else:
+            self.i = first + 1
+            if texts[first + 1] == ":":
+                self.i += 1
+            elif field.message is None and kinds[first + 1] in _VALUES and not self.starts_field(first + 1):
+                self.report(first + 1, f"{name} wants a colon in front of its value: {name}: {field.wants}")
+                block.bad.add(name)
+            if texts[self.i] == "[" and field.repeated:
+                self.values(block, field)
+            elif field.message is None:
+                self.value(block, field, first)
+            else:
+                self.inner(block, field, first)
+        if texts[self.i] in (",", ";"):
+            self.i += 1
+
+    def values(self, block: Block, field: Field) -> None:
+        """A list in square brackets, at its opening."""
+        opening = self.i
+        self.i += 1
+        if self.texts[self.i] == "]":
+            self.i += 1
+            return
+        while True:
+            before = self.i
+            if self.texts[before] == "]":
+                block.bad.add(field.name)
+                self.report(before, f"another value of {field.name} is wanted between the comma and ]")
+                self.i += 1
+                return
+            if field.message is None:
+                self.value(block, field, before)
+            else:
+                self.inner(block, field, before)
+            if self.leave <= block.depth:
+                return
+            text = self.texts[self.i]
+            if text == ",":
+                self.i += 1
+                continue
+            if text == "]":
+                self.i += 1
+            elif self.i != before:
+                self.report(self.i, f"the list of {field.name} wants a comma or ] here, got {self.shown(self.i)}")
+                if not self.starts_field(self.i):
+                    self.skip(opening, quiet=True)
+            return
+
+    def value(self, block: Block, field: Field, at: int) -> None:
+        """A plain value; ``at`` is the token it will be found by."""
+        i = self.i
+        kind, text = self.kinds[i], self.texts[i]
+        value: Any
+        if field.text:
+            value = self.quoted(field) if kind == STRING else None
+            if kind == STRING and value is None:
+                block.bad.add(field.name)
+                return
+        else:
+            value = field.convert(kind, text)
+            if value is not None:
+                self.i = i + 1
+        if value is None:
+            block.bad.add(field.name)
+            self.refuse(field)
+        elif field.repeated:
+            getattr(block.message, field.name).append(value)
+            block.mark.fields.setdefault(field.name, []).append(Mark(self.starts[at]))
+        elif field.name in block.mark.fields:
+            self.twice(block, field, at)
+        else:
+            setattr(block.message, field.name, value)
+            block.mark.fields[field.name] = [Mark(self.starts[at])]
+
+    def inner(self, block: Block, field: Field, at: int) -> None:
+        """A block in braces or angle brackets; ``at`` is the token it will be found by."""
+        opener = self.texts[self.i]
+        if opener not in ("{", "<"):
+            block.bad.add(field.name)
+            self.refuse(field)
+            return
+        mark = Mark(self.starts[at])
+        target: Message
+        if field.repeated:
+            target = getattr(block.message, field.name).add()
+            block.mark.fields.setdefault(field.name, []).append(mark)
+        else:
+            target = getattr(block.message, field.name)
+            if field.name in block.mark.fields:
+                self.twice(block, field, at)
+                target = type(target)()
+            else:
+                block.mark.fields[field.name] = [mark]
+            target.SetInParent()
+        layer = field.name in ("layer", "layers") and "name" in fields_of(target.DESCRIPTOR).by_name
+        inside = Block(target, mark, field.name, CLOSERS[opener], block)
+        if inside.depth > DEEPEST:
+            self.report(self.i, f"blocks are nested deeper than {DEEPEST} here")
+            raise TooMuch
+        self.i += 1
+        first = len(self.problems)
+        try:
+            self.block(inside)
+            if self.leave > DEEPEST:
+                self.last = inside, self.i - 1
+                for name in inside.fields.required:
+                    if name not in mark.fields and name not in inside.bad:
+                        self.trouble(mark.at, f"{inside.title} lacks {name}, which has no default")
+        finally:
+            if layer and len(self.problems) > first:
+                self.name_layer(target, self.problems[first:])
+
+    def quoted(self, field: Field) -> str | bytes | None:
+        """One text made of all the quoted pieces that follow; None (and reported) if it is wrong."""
+        pieces: list[bytes] = []
+        good = True
+        while self.kinds[self.i] == STRING:
+            token = self.texts[self.i]
+            if not closed(token):
+                self.report(self.i, f"the quote of {field.name} is not closed on its line: {token[:60]}")
+                good = False
+            else:
+                try:
+                    pieces.append(unescape(token))
+                except ValueError as problem:
+                    self.report(self.i, f"{field.name}: {problem}")
+                    good = False
+            self.i += 1
+        whole = b"".join(pieces)
+        if not good or field.binary:
+            return whole if good else None
+        try:
+            return whole.decode()
+        except UnicodeDecodeError:
+            self.report(self.i - 1, f"{field.name}: the escapes in this text make bytes that are not UTF-8")
+            return None
+
+    # ---- what is wrong, and where reading goes on
+
+    def refuse(self, field: Field) -> None:
+        """The token here is no value of the field: say so and step over it."""
+        i = self.i
+        kind, text = self.kinds[i], self.texts[i]
+        if kind == END or text in ("}", ">", "]", ",", ";") or (kind == NAME and self.starts_field(i)):
+            self.report(i - 1, f"{field.name} has no value; it wants {field.wants}")
+        elif text in CLOSERS:
+            got = "a list" if text == "[" else "a block"
+            one = " and takes only one" if text == "[" and not field.repeated else ""
+            self.report(i, f"{field.name} wants {field.wants}{one}, got {got}")
+            self.skip(i)
+        else:
+            self.report(i, field.refusal(kind, text))
+            self.i += 1
+            while self.kinds[self.i] == STRING == kind or (self.kinds[self.i] in _VALUES and text in ("-", "+")):
+                self.i += 1
+
+    def unknown(self, block: Block, name: str) -> None:
+        """A field that the block does not have: report it (or the bracket missing before it) and step over it."""
+        i = self.i
+        if self.bracket(block, name):
+            return
+        outer = block.up
+        while outer and name not in outer.fields.by_name:
+            outer = outer.up
+        what = f'{block.title} has no field "{name}"'
+        if outer:
+            what += f"; it belongs into the {outer.name} around it"
+        else:
+            what += nearest(name, block.fields.by_name) or self.owners(block, name)
+        self.trouble(self.starts[i], what, unknown=name if block.up is None else "")
+        self.i += 1
+        if self.texts[self.i] == ":":
+            self.i += 1
+        if self.texts[self.i] in CLOSERS:
+            self.skip(self.i)
+        elif self.kinds[self.i] in _VALUES and not self.starts_field(self.i):
+            self.i += 1
+            while self.kinds[self.i - 1] == STRING and self.kinds[self.i] == STRING:
+                self.i += 1
+
+    def bracket(self, block: Block, name: str) -> bool:
+        """Whether a field that the block does not have shows a closing bracket too few or too many before it.
+
+        If so, that is reported and reading goes on in the block the field belongs to.
+        """
+        if not self.starts_field(self.i):
+            return False
+        here = f"{name} in {self.line(self.starts[self.i])}"
+        if self.missing < 0 and self.last and self.last[0].up is block and name in self.last[0].fields.by_name:
+            again, closing = self.last
+            self.missing += 1
+            self.report(closing, f"{self.texts[closing]} closes {again.name} too early: {here} belongs to it")
+            self.block(again)
+            return True
+        outer = block.up
+        while outer and name not in outer.fields.by_name:
+            outer = outer.up
+        if outer is None or self.missing < block.depth - outer.depth:
+            return False
+        self.missing -= block.depth - outer.depth
+        self.trouble(
+            block.mark.at,
+            f"{block.name} is opened here and not closed before {here}, which belongs to the {outer.name}",
+        )
+        self.leave = outer.depth
+        return True
+
+    def owners(self, block: Block, name: str) -> str:
+        """``; it belongs into convolution_param, ...`` if blocks inside this one have the field."""
+        inside = [
+            field.name
+            for field in block.fields.by_name.values()
+            if field.message is not None and name in fields_of(field.message).by_name
+        ]
+        return f"; it belongs into {' or '.join(inside)}" if 0 < len(inside) <= 4 else ""
+
+    def twice(self, block: Block, field: Field, at: int) -> None:
+        """Report a second value of a field that takes one."""
+        self.report(at, f"{field.name} is given twice, first in {self.line(block.mark.fields[field.name][0].at)}")
+
+    def name_layer(self, message: Any, troubles: list[Trouble]) -> None:
+        """Tell the problems inside a layer the name of the layer, which may stand at its end."""
+        name = message.name or (message.layer.name if "layer" in fields_of(message.DESCRIPTOR).by_name else "")
+        for trouble in troubles:
+            if trouble.layer is None and name:
+                trouble.layer = name

@@ -1,0 +1,123 @@
+"""Where every field of a parsed file stood, so that any later complaint can name a line."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from netrun.errors import Where
+
+Path_ = tuple[str | int, ...]
+"""The way from the message to one of its fields; a repeated field carries its index:
+``("layer", 3, "convolution_param", "num_output")``."""
+
+NOWHERE = -1
+
+
+def steps(path: Sequence[str | int]) -> list[tuple[str, int]]:
+    """A path as field names with indices; a name without an index means the first."""
+    found: list[tuple[str, int]] = []
+    for part in path:
+        if isinstance(part, str):
+            found.append((part, 0))
+        elif found:
+            found[-1] = (found[-1][0], part)
+    return found
+
+
+class Mark:
+    """The position of one field (an offset into the text) and, if it is a message, of the fields inside it."""
+
+    __slots__ = ("at", "fields")
+
+    def __init__(self, at: int = NOWHERE, fields: dict[str, list[Mark]] | None = None) -> None:
+        self.at = at
+        self.fields: dict[str, list[Mark]] = {} if fields is None else fields
+
+    def all(self, name: str) -> list[Mark]:
+        """The marks of a field, one for each time it stands in the text."""
+        return self.fields.get(name, [])
+
+    def child(self, name: str, index: int = 0) -> Mark:
+        """The mark of one field; a bare mark at this position where nothing is known of it."""
+        marks = self.fields.get(name, [])
+        return marks[index] if 0 <= index < len(marks) else Mark(self.at)
+
+    def take(self, name: str) -> list[Mark]:
+        """Remove the marks of a field and return them."""
+        return self.fields.pop(name, [])
+
+    def put(self, name: str, marks: Sequence[Mark]) -> None:
+        """Append marks to a field (nothing happens for an empty list)."""
+        if marks:
+            self.fields.setdefault(name, []).extend(marks)
+
+
+class Source:
+    """The positions of one parsed text.
+
+    Attributes:
+        file: the name shown to people.
+        folder: the folder of the file, for resolving the relative names in it; "" for the working directory and for
+            texts that come from no file.
+        root: the mark of the message itself; upgrades move its branches along with the fields.
+        notices: what an upgrade changed, a sentence each.
+    """
+
+    def __init__(self, file: str, folder: str = "", text: str = "", root: Mark | None = None) -> None:
+        self.file = file
+        self.folder = folder
+        self.root = Mark() if root is None else root
+        self.notices: list[str] = []
+        self._text = text
+        self._lines: list[int] | None = None
+
+    def at(self, offset: int) -> Where:
+        """The line and column of an offset into the text; the file as a whole for a negative one."""
+        if offset < 0:
+            return Where(self.file)
+        if self._lines is None:
+            self._lines = [0]
+            for line in self._text.split("\n"):
+                self._lines.append(self._lines[-1] + len(line) + 1)
+        number = bisect_right(self._lines, offset)
+        return Where(self.file, number, offset - self._lines[number - 1] + 1)
+
+    def where(self, *path: str | int) -> Where:
+        """The position of a field, or of the nearest enclosing one that is known, or the file."""
+        mark, known = self.root, self.root.at
+        for name, index in steps(path):
+            marks = mark.fields.get(name)
+            if marks is None or not 0 <= index < len(marks):
+                break
+            mark = marks[index]
+            if mark.at >= 0:
+                known = mark.at
+        return self.at(known)
+
+    def moved(self, old: Sequence[str | int], new: Sequence[str | int]) -> None:
+        """Let the field that is now called ``new`` be found where ``old`` stood; an existing ``new`` is replaced.
+
+        ``old`` itself stays findable. An index beyond the end of ``new`` appends.
+        """
+        mark = self.root
+        for name, index in steps(old):
+            mark = mark.child(name, index)
+        *parents, (last, place) = steps(new)
+        parent = self.root
+        for name, index in parents:
+            marks = parent.fields.setdefault(name, [])
+            while len(marks) <= index:
+                marks.append(Mark())
+            parent = marks[index]
+        marks = parent.fields.setdefault(last, [])
+        marks[place : place + 1] = [mark]
+
+    def view(self, *path: str | int) -> Source:
+        """The positions of a message inside this one, as a source of their own."""
+        mark = self.root
+        for name, index in steps(path):
+            mark = mark.child(name, index)
+        view = Source(self.file, self.folder, self._text, mark)
+        view._lines = self._lines
+        return view

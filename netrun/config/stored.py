@@ -1,0 +1,73 @@
+"""What weight and state files hold, whatever their format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from netrun.config import schema
+from netrun.config.wire import Array
+
+
+@dataclass
+class LayerWeights:
+    """The learned blobs of one layer as a file holds them.
+
+    Attributes:
+        name: the layer's name, by which weights find their layer.
+        type: its type in the current spelling ("Convolution"); "" if the file does not say (HDF5).
+        blobs: float32 or float64 arrays in the shape of the file, read-only and possibly not aligned: copy them.
+        diffs: for each blob its gradient, or None if the file holds none.
+        legacy: some blob has the old shape with always four axes (num, channels, height, width).
+    """
+
+    name: str
+    type: str = ""
+    blobs: list[Array] = field(default_factory=list)
+    diffs: list[Array | None] = field(default_factory=list)
+    legacy: bool = False
+
+
+@dataclass
+class State:
+    """Where a training stood.
+
+    Attributes:
+        iter: updates done.
+        learned_net: the weight file that belongs to it, relative to the working directory.
+        current_step: steps the multistep policy has taken.
+        history: the solver's own arrays, in the order of the learnable parameters.
+        cursor: the position of every data layer (netrun's own; empty in a state that Caffe wrote).
+        seed: the seed of all random numbers (netrun's own).
+        recent_loss: the last losses, over which the displayed one is averaged (netrun's own).
+    """
+
+    iter: int
+    learned_net: str = ""
+    current_step: int = 0
+    history: list[Array] = field(default_factory=list)
+    cursor: list[schema.DataCursor] = field(default_factory=list)
+    seed: int | None = None
+    recent_loss: list[float] = field(default_factory=list)
+
+    def message(self) -> schema.SolverState:
+        """All of it but the history, as the message a .solverstate begins with."""
+        message = schema.SolverState(
+            iter=self.iter, learned_net=self.learned_net, current_step=self.current_step, recent_loss=self.recent_loss
+        )
+        message.cursor.extend(self.cursor)
+        if self.seed is not None:
+            message.seed = self.seed
+        return message
+
+    @classmethod
+    def of(cls, message: schema.SolverState, history: list[Array]) -> State:
+        """A state made of a message (whose own history is not looked at) and its arrays."""
+        return cls(
+            iter=message.iter,
+            learned_net=message.learned_net,
+            current_step=message.current_step,
+            history=history,
+            cursor=list(message.cursor),
+            seed=message.seed if message.HasField("seed") else None,
+            recent_loss=list(message.recent_loss),
+        )

@@ -1,0 +1,139 @@
+"""What every device on the host shares: memory that is NumPy arrays, and steps that are Python calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..device import Step
+from ..errors import DataError, OutOfMemoryError
+from ..program import Call, Program
+from ..types import Spec, resolve_shape
+
+Array = npt.NDArray[Any]
+
+ALIGNMENT = 64
+"""Bytes: a cache line, and the widest vector register."""
+
+
+class Quiet:
+    """A step that gives no floating-point warnings: inf and nan are values here, and a diverged loss is reported by
+    whoever reads it. ``Host.capture`` takes the bodies and is quiet once for all of them.
+    """
+
+    __slots__ = ("body",)
+
+    def __init__(self, body: Step) -> None:
+        self.body = body
+
+    def __call__(self) -> None:
+        with np.errstate(all="ignore"):
+            self.body()
+
+
+class Host:
+    """Memory, transfers and capture of netrun.device.Device; ``bind`` is the subclasses'."""
+
+    name = "host"
+
+    def prepare(self, program: Program) -> Program:
+        """The program as it is: nothing to fuse, no layout but the plain one."""
+        return program
+
+    def workspace(self, call: Call) -> int:
+        """No scratch."""
+        return 0
+
+    def allocate(self, nbytes: int) -> Array:
+        """An uninitialised, 64-byte aligned block.
+
+        Raises:
+            OutOfMemoryError: the operating system refuses.
+        """
+        try:
+            block = np.empty(nbytes + ALIGNMENT, np.uint8)
+        except (MemoryError, ValueError):
+            raise OutOfMemoryError(f"device {self.name}: {nbytes:,} bytes do not fit into memory") from None
+        shift = -block.ctypes.data % ALIGNMENT
+        return block[shift : shift + nbytes]
+
+    def array(self, memory: Any, offset: int, spec: Spec) -> Array:
+        """A view of ``memory`` from byte ``offset`` (a multiple of the element size) on."""
+        part: Array = memory[offset : offset + spec.nbytes].view(spec.dtype).reshape(spec.shape)
+        return part
+
+    def view(self, array: Any, shape: Sequence[int]) -> Any:
+        """The same elements under another shape; one -1 is worked out."""
+        seen = array.view()
+        seen.shape = resolve_shape(shape, array.size)  # unlike reshape this never copies
+        return seen
+
+    def capture(self, steps: Sequence[Step]) -> Step:
+        """A loop over the steps."""
+        bodies = [step.body if isinstance(step, Quiet) else step for step in steps]
+
+        def run() -> None:
+            with np.errstate(all="ignore"):
+                for body in bodies:
+                    body()
+
+        return run
+
+    def write(self, array: Any, values: Any) -> None:
+        """Copy ``values``, of the same count, in."""
+        array[...] = np.asarray(values).reshape(array.shape)
+
+    def read(self, array: Any) -> Array:
+        """A copy."""
+        copied: Array = array.copy()
+        return copied
+
+    def synchronize(self) -> None:
+        """Nothing runs later than it is called."""
+
+
+CHECKED = frozenset({"softmax_nll", "gather", "scatter_add"})
+"""Kernels that raise DataError for values out of range."""
+
+
+def step_of(call: Call, body: Step) -> Quiet:
+    """The body as a step; a DataError in it names the layer."""
+    return Quiet(_naming(call.origin, body) if call.op.name in CHECKED and call.origin else body)
+
+
+def _naming(origin: str, body: Step) -> Step:
+    def step() -> None:
+        try:
+            body()
+        except DataError as error:
+            problem = error.problems[0]
+            raise DataError(f"layer {origin}: {problem.what}", problem.where, problem.notes) from None
+
+    return step
+
+
+def whole_numbers(values: Array) -> npt.NDArray[np.int64]:
+    """Labels and indices as integers, truncated towards zero. What is no number at all becomes a huge negative one."""
+    with np.errstate(invalid="ignore"):
+        return values.astype(np.int64)
+
+
+def refuse(what: str, values: Array, bad: Array, classes: int, hint: Callable[[], str] | None = None) -> None:
+    """Raise DataError for the first bad one of ``values``.
+
+    Args:
+        what: "label" or "index".
+        bad: truth values, one an element of ``values`` in the same order.
+        classes: values 0 .. classes - 1 are allowed.
+        hint: a last line of the message.
+    """
+    flat = int(np.flatnonzero(bad)[0])
+    position = np.unravel_index(flat, values.shape)
+    where = ", ".join(str(int(p)) for p in position)
+    notes = (f"{int(bad.sum())} of {bad.size} are out of range",) + ((hint(),) if hint else ())
+    raise DataError(
+        f"{what} {values.reshape(-1)[flat].item():g} at position {where or '0'} is not in 0..{classes - 1}", None, notes
+    )

@@ -1,0 +1,286 @@
+"""The data layer that reads a database (type Data): its settings, its batches, its feeder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from netrun.config import schema
+from netrun.data.database import is_there, missing, open_database
+from netrun.data.datum import Plain, Record, RecordError, parse, size_text
+from netrun.data.feeder import Cursor, Floats
+from netrun.data.images import Colour, pixels_of
+from netrun.data.lmdb_file import show_key
+from netrun.data.order import Order, Words, random_words
+from netrun.data.prefetch import Decoders, Prefetcher
+from netrun.data.stats import read_mean
+from netrun.data.transform import Shape3, Transform
+from netrun.errors import ConfigError, DataError, Where
+from netrun.random import stream_of
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a Data layer says, checked. ``where`` and ``folder`` are those of its prototxt."""
+
+    layer: schema.LayerParameter
+    phase: int
+    folder: str = ""
+    where: Where | None = None
+    seed: int = 0
+    stream: str = "train"
+    threads: int | None = None
+    classes: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        data, transform = self.layer.data_param, self.layer.transform_param
+        if not data.source:
+            raise self.wrong("data_param needs a source, the folder of a database")
+        if not data.batch_size:
+            raise self.wrong("data_param needs a batch_size of 1 or more")
+        if len(self.layer.top) not in (1, 2):
+            raise self.wrong(f"it has {len(self.layer.top)} tops, and makes one (data) or two (data and label)")
+        if transform.mean_file and transform.mean_value:
+            raise self.wrong("transform_param has both mean_file and mean_value; it can use one")
+        if transform.force_color and transform.force_gray:
+            raise self.wrong("transform_param has both force_color and force_gray")
+        shape = data.record_shape.dim
+        if data.HasField("record_shape") and (len(shape) != 3 or min(shape) < 1):
+            raise self.wrong("record_shape needs three positive numbers: channels, height, width")
+
+    @property
+    def title(self) -> str:
+        """How messages call the layer."""
+        return f"{self.layer.name} ({self.layer.type})"
+
+    @property
+    def colour(self) -> Colour:
+        """What encoded images become."""
+        transform = self.layer.transform_param
+        return "colour" if transform.force_color else "gray" if transform.force_gray else "as stored"
+
+    def wrong(self, what: str) -> ConfigError:
+        """An error of the configuration."""
+        return ConfigError(f"{self.title}: {what}", self.where)
+
+    def bad(self, error: DataError) -> DataError:
+        """The same error, with the name and place of the layer."""
+        problem = error.problems[0]
+        return DataError(f"{self.title}: {problem.what}", self.where, problem.notes)
+
+    @contextlib.contextmanager
+    def blaming(self, key: bytes = b"") -> Iterator[None]:
+        """Errors of the source, or of the record ``key``, get the names of record, source and layer."""
+        try:
+            yield
+        except RecordError as error:
+            name = f'record "{show_key(key)}" of {self.layer.data_param.source}'
+            raise self.bad(DataError(f"{name} cannot be used: {error}")) from None
+        except DataError as error:
+            raise self.bad(error) from None
+
+    def shapes(self, top: Shape3) -> list[tuple[int, ...]]:
+        """The shapes of the tops, from that of one transformed record."""
+        batch = self.layer.data_param.batch_size
+        return [(batch, *top), (batch,)][: len(self.layer.top)]
+
+
+class Batches:
+    """Makes batch after batch; used by one thread at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens the source and fixes the shapes by its first record. Raises DataError, ConfigError."""
+        self.settings = settings
+        layer = settings.layer
+        data, transform = layer.data_param, layer.transform_param
+        with contextlib.ExitStack() as undo:
+            with settings.blaming():
+                mean = read_mean(transform.mean_file, settings.folder) if transform.mean_file else None
+                self._database = open_database(data.source, data.backend, settings.folder)
+                undo.callback(self._database.close)
+                key, value = self._database.read(0)
+            with settings.blaming(key):
+                record = parse(value)
+                shape = pixels_of(record, settings.colour).shape
+                self._transform = Transform(transform, settings.phase, shape, mean)
+            stated = tuple(data.record_shape.dim)
+            if stated and stated != shape:
+                raise settings.wrong(f"record_shape is {size_text(stated)}, and the first record is {size_text(shape)}")
+            undo.pop_all()
+        self.count = self._database.count
+        self.random = self._transform.random
+        self.shapes = settings.shapes(self._transform.shape)
+        self._shape, self._plain = shape, Plain.of(value, record)
+        self._stream = stream_of(settings.stream, layer.name)
+        self._order = Order(
+            self.count,
+            seed=settings.seed,
+            stream=f"{settings.stream}/{layer.name}",
+            shuffle=data.shuffle,
+            skip=self._skip(data.rand_skip),
+        )
+        self._decoders = Decoders(settings.threads)
+
+    def make(self, position: int, draws: int) -> list[Floats]:
+        """The batch of the records from ``position`` on, with the random decisions from ``draws`` on."""
+        size = self.settings.layer.data_param.batch_size
+        words = None
+        if self.random:
+            words = random_words(draws, size, seed=self.settings.seed, stream=self._stream)
+        with self.settings.blaming():
+            found = [self._database.read(number) for number in self._order.records(position, size)]
+        data = np.empty(self.shapes[0], np.float32)
+        labels = self._alike(found, words, data)
+        if labels is None:
+            labels = self._different(found, words, data)
+        if len(self.shapes) == 1:
+            return [data]
+        self._check_labels(found, labels)
+        return [data, np.array(labels, np.float32)]
+
+    def close(self) -> None:
+        """Gives source and decoders back."""
+        self._decoders.close()
+        self._database.close()
+
+    def _alike(self, found: list[tuple[bytes, bytes]], words: Words | None, data: Floats) -> list[int] | None:
+        """Raw 8-bit records that differ in pixels and label alone: no parsing, one transform for the batch."""
+        if self._plain is None:
+            return None
+        split = self._plain.split
+        parts = [split(value) for _, value in found]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        values = np.frombuffer(b"".join([pixels for pixels, _ in known]), np.uint8)
+        self._transform.batch(values.reshape(len(known), *self._shape), words, data)
+        return [label for _, label in known]
+
+    def _different(self, found: list[tuple[bytes, bytes]], words: Words | None, data: Floats) -> list[int]:
+        """All other records, each on its own; images are decoded on several cores."""
+        settings, transform = self.settings, self._transform
+        labels = [0] * len(found)
+        records: list[Record] = []
+
+        def work(i: int) -> None:
+            with settings.blaming(found[i][0]):
+                pixels = pixels_of(records[i], settings.colour)
+                transform.check(pixels.shape)
+            transform.one(pixels, None if words is None else words[i], data[i])
+
+        for i, (key, value) in enumerate(found):
+            with settings.blaming(key):
+                records.append(parse(value))
+            labels[i] = records[i].label
+        if any(record.encoded for record in records):
+            self._decoders.each(work, len(records))
+        else:
+            for i in range(len(records)):
+                work(i)
+        return labels
+
+    def _check_labels(self, found: list[tuple[bytes, bytes]], labels: list[int]) -> None:
+        top = self.settings.layer.top[1]
+        classes = self.settings.classes.get(top)
+        if classes is None or (min(labels) >= 0 and max(labels) < classes):
+            return
+        i = next(i for i, label in enumerate(labels) if not 0 <= label < classes)
+        source = self.settings.layer.data_param.source
+        raise self.settings.bad(
+            DataError(
+                f'record "{show_key(found[i][0])}" of {source} has label {labels[i]}, '
+                f'and top "{top}" must be 0 to {classes - 1} ({classes} classes)'
+            )
+        )
+
+    def _skip(self, limit: int) -> int:
+        if not limit:
+            return 0
+        stream = stream_of(self.settings.stream, self.settings.layer.name, "skip")
+        return int(random_words(0, 1, seed=self.settings.seed, stream=stream)[0, 0]) % limit
+
+
+class DataFeeder:
+    """The feeder of a Data layer; see feeder.Feeder for the interface."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens the source; the thread starts with the first ``next()`` (none at all with ``threads=0``).
+
+        Raises:
+            DataError, ConfigError: see open_feeder.
+        """
+        self._batches = Batches(settings)
+        self.names = tuple(settings.layer.top)
+        self.shapes = tuple(self._batches.shapes)
+        self.records = self._batches.count
+        self._size = settings.layer.data_param.batch_size
+        self._depth = 0 if settings.threads == 0 else max(1, settings.layer.data_param.prefetch)
+        self._cursor = Cursor()
+        self._ahead: Prefetcher[list[Floats]] | None = None
+
+    def next(self) -> list[Floats]:
+        """The next batch; see Feeder.next."""
+        if not self._depth:
+            batch = self._batches.make(self._cursor.position, self._cursor.draws)
+        else:
+            if self._ahead is None:
+                self._ahead = self._start()
+            batch = self._ahead.next()
+        self._cursor = self._after(1)
+        return batch
+
+    def state(self) -> Cursor:
+        """See Feeder.state."""
+        return self._cursor
+
+    def restore(self, cursor: Cursor) -> None:
+        """See Feeder.restore."""
+        if min(cursor.position, cursor.draws) < 0:
+            raise DataError(f"{self._batches.settings.title}: cannot go on at position {cursor.position}")
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+        self._cursor = cursor
+
+    def close(self) -> None:
+        """See Feeder.close."""
+        if self._ahead is not None:
+            self._ahead.close()
+        self._batches.close()
+
+    def _after(self, steps: int) -> Cursor:
+        moved = self._size * steps
+        return Cursor(self._cursor.position + moved, self._cursor.draws + (moved if self._batches.random else 0))
+
+    def _start(self) -> Prefetcher[list[Floats]]:
+        batches, start, step = self._batches, self._cursor, self._after(1)
+        moved, drawn = step.position - start.position, step.draws - start.draws
+        return Prefetcher(
+            lambda n: batches.make(start.position + n * moved, start.draws + n * drawn),
+            self._depth,
+            f"netrun-data-{batches.settings.layer.name}",
+        )
+
+
+def shapes_of(settings: Settings) -> list[tuple[int, ...]]:
+    """The shapes of the tops without reading more than one record; see open.data_shapes."""
+    data, transform = settings.layer.data_param, settings.layer.transform_param
+    if is_there(data.source, settings.folder):
+        batches = Batches(settings)
+        batches.close()
+        return batches.shapes
+    crop = int(transform.crop_size)
+    stated = tuple(data.record_shape.dim)
+    if stated:
+        channels, height, width = stated
+        if crop > min(height, width):
+            raise settings.wrong(f"crop_size {crop} does not fit record_shape {size_text(stated)}")
+        return settings.shapes((channels, crop or height, crop or width))
+    if crop:
+        channels = 1 if transform.force_gray else len(transform.mean_value) if len(transform.mean_value) > 1 else 3
+        return settings.shapes((channels, crop, crop))
+    hint = "to see the shapes without the data, say in data_param: record_shape { dim: 3 dim: 32 dim: 32 }"
+    raise settings.bad(missing(data.source, hint))

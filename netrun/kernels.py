@@ -1,0 +1,292 @@
+"""The vocabulary: every operation a program may hold, as one signature. This file is the only place that says it.
+
+The annotation of an argument says what the kernel does with it: ``In`` is read, ``Out`` is written whole (every
+element, whatever was in it), ``InOut`` is read and written. A name in the plural is a tuple of them. ``Maybe`` may be
+None. Keyword-only arguments are attributes: plain values, fixed when the program is made.
+
+Shapes are written as in a paper: N batch, C channels, S the spatial axes (any number of them). All arithmetic is in the
+element type of the outputs; index outputs are int32. Labels and indices arrive as numbers of any type and are
+truncated towards zero, as Caffe does.
+
+A layer's ``forward`` is called with an object of this class: a :class:`Recorder` while a net is compiled, the
+reference device's own object in a unit test. ``view`` and ``temp`` are no kernels: they name memory.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from .expression import Rule
+from .types import Shape, Spec, Window
+
+In = Annotated[Any, "r"]
+Out = Annotated[Any, "w"]
+InOut = Annotated[Any, "rw"]
+Ins = Annotated[Any, "r", "many"]
+Outs = Annotated[Any, "w", "many"]
+InOuts = Annotated[Any, "rw", "many"]
+Maybe = Annotated[Any, "r", "maybe"]
+
+
+class Kernels:
+    """One method a kernel. See the module's docstring for the conventions."""
+
+    _HELPERS: ClassVar[frozenset[str]] = frozenset({"view", "temp"})
+
+    # ------------------------------------------------------------------------------------------------- no kernels
+    def view(self, x: Any, shape: Sequence[int]) -> Any:
+        """The same elements under another shape (one -1 allowed); costs nothing."""
+        raise NotImplementedError
+
+    def temp(self, name: str, shape: Sequence[int], dtype: str = "float32") -> Any:
+        """Memory for a value that lives between calls of one layer (forward and backward)."""
+        raise NotImplementedError
+
+    # ----------------------------------------------------------------------------------------------------- memory
+    def fill(self, y: Out, *, value: float) -> None:
+        """y = value"""
+        raise NotImplementedError
+
+    def copy(self, x: In, y: Out) -> None:
+        """y = x, of the same count, converted to y's element type; the shapes may differ."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------------ elementwise
+    def pointwise(self, xs: Ins, y: Out, *, expr: str) -> None:
+        """y = expr over the inputs a, b, c ... (netrun.expression), which broadcast to y's shape as in NumPy."""
+        raise NotImplementedError
+
+    def reduce(self, xs: Ins, y: Out, *, expr: str, how: str, axes: Shape) -> None:
+        """y = sum (how="sum") or max (how="max") of expr over the given axes of the inputs' broadcast shape.
+
+        y has the remaining axes; axes of length 1 may be kept or left out. Sums accumulate in at least float32.
+        """
+        raise NotImplementedError
+
+    def update(self, xs: Ins, vs: InOuts, *, rule: Rule) -> None:
+        """Run the assignments of ``rule``: inputs xs broadcast to the variables vs, which change in place.
+
+        The one kernel that writes what it reads: for parameters, solver history and running statistics.
+        """
+        raise NotImplementedError
+
+    # --------------------------------------------------------------------------------------------------- products
+    def gemm(self, a: In, b: In, c: Maybe, y: Out, *, ta: bool, tb: bool) -> None:
+        """y = op(a) op(b) + c, op = transpose of the last two axes where ta, tb; c broadcasts over the rows (M x N).
+
+        Leading axes before the last two are a batch; a batch of one broadcasts.
+        """
+        raise NotImplementedError
+
+    def conv(self, x: In, w: In, b: Maybe, y: Out, *, window: Window, groups: int) -> None:
+        """Cross-correlation. x: N C S, w: K C/groups kernel, b: K, y: N K S'.
+
+        y[n,k,s] = b[k] + sum over c, i of w[k,c,i] x[n, c, s*stride - pad + i*dilation], zero outside x.
+        """
+        raise NotImplementedError
+
+    def conv_grad_x(self, w: In, dy: In, dx: Out, *, window: Window, groups: int) -> None:
+        """Adjoint of conv in x, also the forward pass of a transposed convolution. dy: N K S', dx: N C S."""
+        raise NotImplementedError
+
+    def conv_grad_w(self, x: In, dy: In, dw: Out, *, window: Window, groups: int) -> None:
+        """Adjoint of conv in w. x: N C S, dy: N K S', dw: K C/groups kernel."""
+        raise NotImplementedError
+
+    def im2col(self, x: In, y: Out, *, window: Window) -> None:
+        """x: N C S to y: N (C * kernel) S': column (c, i) at s holds x[n, c, s*stride - pad + i*dilation]."""
+        raise NotImplementedError
+
+    def col2im(self, y: In, x: Out, *, window: Window) -> None:
+        """Adjoint of im2col: overlapping entries add."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------------------------------- pooling
+    def pool_max(self, x: In, y: Out, index: Out, *, window: Window) -> None:
+        """Maximum of each window of x: N C S. Padding never wins, the first of equal values in row-major order does.
+
+        index: int32, position of the winner within its own plane. A window wholly outside x gives the lowest finite
+        number and index -1.
+        """
+        raise NotImplementedError
+
+    def pool_max_grad(self, index: In, dy: In, dx: Out, *, window: Window) -> None:
+        """dx[index] += dy, plane by plane; index -1 is dropped. Also the adjoint of pool_random."""
+        raise NotImplementedError
+
+    def pool_avg(self, x: In, y: Out, *, window: Window, count: str) -> None:
+        """Mean of each window of x, padding counted as zeros.
+
+        The divisor: count="padded", the part of the window inside [-pad, size + pad_end), at least one (Caffe);
+        count="inside", the part inside x; count="kernel", the whole window. Where the divisor is 0 the result is 0.
+        """
+        raise NotImplementedError
+
+    def pool_avg_grad(self, dy: In, dx: Out, *, window: Window, count: str) -> None:
+        """Adjoint of pool_avg: dy / divisor spread over each window."""
+        raise NotImplementedError
+
+    def pool_random(self, x: In, noise: In, y: Out, index: Out, *, window: Window) -> None:
+        """Stochastic pooling of x >= 0: one element of each window, drawn with probability x / sum of the window.
+
+        noise in [0, 1) has y's shape: the first element in row-major order whose running sum exceeds noise * sum
+        is taken; a window of zeros gives 0 and the index of its last element.
+        """
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------------------------- normalisation
+    def lrn(self, x: In, y: Out, scale: Out, *, size: int, alpha: float, beta: float, k: float) -> None:
+        """scale = k + alpha/size * (sum of x^2 over ``size`` channels around each), y = x * scale^-beta. x: N C S."""
+        raise NotImplementedError
+
+    def lrn_grad(
+        self, x: In, y: In, scale: In, dy: In, dx: Out, *, size: int, alpha: float, beta: float, k: float
+    ) -> None:
+        """Adjoint of lrn: dx = dy scale^-beta - 2 alpha beta/size * x * (sum over the channels of dy y/scale)."""
+        raise NotImplementedError
+
+    def normalize(self, x: In, y: Out, mean: Out, var: Out, *, axes: Shape, eps: float) -> None:
+        """mean and (biased) variance of x over ``axes``; y = (x - mean) / sqrt(var + eps). mean, var keep axes as 1."""
+        raise NotImplementedError
+
+    def normalize_grad(self, y: In, var: In, dy: In, dx: Out, *, axes: Shape, eps: float) -> None:
+        """Adjoint of normalize in x: dx = (dy - mean(dy) - y * mean(dy y)) / sqrt(var + eps), means over ``axes``."""
+        raise NotImplementedError
+
+    def softmax(self, x: In, y: Out, *, axis: int) -> None:
+        """y = exp(x - max) / sum of it, along ``axis``."""
+        raise NotImplementedError
+
+    def softmax_grad(self, y: In, dy: In, dx: Out, *, axis: int) -> None:
+        """dx = y * (dy - sum of dy y along axis)."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------------------- loss
+    def softmax_nll(
+        self, x: In, label: In, prob: Out, loss: Out, norm: Out, *, axis: int, ignore: int | None, normalize: str
+    ) -> None:
+        """prob = softmax(x); loss = sum of -log(max(prob[label], smallest normal float)) over the positions / norm.
+
+        x: outer.., K, inner..; label: one entry a position (outer x inner). Positions whose label is ``ignore`` do not
+        count. norm, at least 1: "valid" positions that count, "full" all positions, "batch" the outer size, "none" 1.
+        Labels outside 0..K-1 raise DataError on the host devices.
+        """
+        raise NotImplementedError
+
+    def softmax_nll_grad(
+        self, prob: In, label: In, norm: In, dloss: In, dx: Out, *, axis: int, ignore: int | None
+    ) -> None:
+        """dx = (prob - onehot(label)) * dloss / norm, 0 at ignored positions."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------------------ shape
+    def concat(self, xs: Ins, y: Out, *, axis: int) -> None:
+        """y = the xs one after another along ``axis``."""
+        raise NotImplementedError
+
+    def split(self, x: In, ys: Outs, *, axis: int) -> None:
+        """The ys = x cut along ``axis``, in order."""
+        raise NotImplementedError
+
+    def slice(self, x: In, y: Out, *, begin: Shape) -> None:
+        """y = the part of x that starts at ``begin`` (one entry an axis) and has y's shape."""
+        raise NotImplementedError
+
+    def place(self, x: In, y: Out, *, begin: Shape) -> None:
+        """y = zeros with x placed at ``begin``. Adjoint of slice."""
+        raise NotImplementedError
+
+    def transpose(self, x: In, y: Out, *, axes: Shape) -> None:
+        """y = x with axis i of y being axis axes[i] of x."""
+        raise NotImplementedError
+
+    def gather(self, x: In, index: In, y: Out) -> None:
+        """y[i..] = x[index[i..]], whole rows: x: R.., index: I.., y: I.. R[1:]. Indices outside raise DataError."""
+        raise NotImplementedError
+
+    def scatter_add(self, index: In, x: In, y: Out) -> None:
+        """y = zeros; y[index[i..]] += x[i..]: adjoint of gather. Negative indices are dropped."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------------------------------- metrics
+    def rank(self, x: In, label: In, y: Out, *, axis: int) -> None:
+        """y = at each position the number of classes other than the label whose score is at least the label's.
+
+        x: outer.., K, inner..; label and y: one entry a position. A label outside 0..K-1 gives K.
+        """
+        raise NotImplementedError
+
+    def topk(self, x: In, values: Out, index: Out, *, axis: int) -> None:
+        """The largest entries along ``axis`` in falling order and their positions; ties go to the larger position.
+
+        How many is the length of the outputs along that axis. index has the element type of its tensor.
+        """
+        raise NotImplementedError
+
+    # ----------------------------------------------------------------------------------------------------- random
+    def random(self, counter: In, y: Out, *, how: str, p: float, seed: int, stream: int) -> None:
+        """how="uniform": numbers in [0, 1). how="bernoulli": 1 with probability p, else 0.
+
+        Element i is word i of Philox (netrun.random) with this seed, stream and the value of ``counter`` (one int64).
+        Bernoulli is uniform < p.
+        """
+        raise NotImplementedError
+
+
+# ------------------------------------------------------------------------------------------------------- as a table
+@dataclass(frozen=True)
+class Argument:
+    """One tensor argument of a kernel."""
+
+    name: str
+    role: str  # "r", "w" or "rw"
+    many: bool
+    maybe: bool
+
+
+@dataclass(frozen=True)
+class Op:
+    """One kernel as data."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    attributes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _table() -> dict[str, Op]:
+    table = {}
+    for name, function in vars(Kernels).items():
+        if name.startswith("_") or name in Kernels._HELPERS:
+            continue
+        found, attributes = [], []
+        for parameter in list(inspect.signature(function, eval_str=True).parameters.values())[1:]:
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                attributes.append(parameter.name)
+                continue
+            marks = parameter.annotation.__metadata__
+            found.append(Argument(parameter.name, marks[0], "many" in marks, "maybe" in marks))
+        table[name] = Op(name, tuple(found), tuple(attributes))
+    return table
+
+
+OPS: dict[str, Op] = _table()
+"""Every kernel by name."""
+
+IN_PLACE: dict[str, tuple[str, str]] = {
+    "pointwise": ("xs", "y"),
+    "copy": ("x", "y"),
+    "softmax": ("x", "y"),
+    "softmax_grad": ("dy", "dx"),
+    "normalize": ("x", "y"),
+    "normalize_grad": ("dy", "dx"),
+}
+"""Kernels whose output may lie over an input of the same shape and type that nobody reads afterwards."""
+
+ZERO = Spec(())
+"""The spec of one float32 number."""

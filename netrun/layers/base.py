@@ -1,0 +1,266 @@
+r"""What a layer is: a class that says shapes once (setup) and its forward pass once (forward), for every device.
+
+    class ReLU(Layer):
+        "y = x if x > 0, else negative_slope * x"
+        param = "relu_param"
+
+        def forward(self, k, bottom, top):
+            k.pointwise([bottom[0]], top[0], expr=f"relu(a, {self.p.negative_slope})")
+
+Defining the class registers it under its name. Backward is derived from the calls (netrun/compiler/gradients.py). A
+package of its own adds a layer type through the entry point group ``netrun.layers`` (name = the type, value =
+"module:Class"); parameters without a message in the schema go into ``options`` and, in the prototxt, into
+``option { key: "alpha" value: "0.5" }``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, NoReturn
+
+from ..config import schema
+from ..errors import ConfigError, Problem, ShapeError, Where, nearest
+from ..fillers import filler_problem
+from ..kernels import Kernels
+from ..types import Spec, Tensor
+
+Count = int | tuple[int, int | None]
+"""How many bottoms or tops: exactly n, or (least, most) with None for no limit."""
+
+
+@dataclass
+class Declared:
+    """A tensor a layer owns: ``role`` is "learned" (trained), "statistic" (a parameter blob no gradient reaches, such
+    as a running mean) or "state" (carried between forwards, in no weight file)."""
+
+    name: str
+    spec: Spec
+    role: str
+    filler: schema.FillerParameter | None = None
+
+
+@dataclass
+class Context:
+    """What the compiler tells a layer about its surroundings; the defaults serve a layer that stands alone."""
+
+    phase: int = schema.TEST
+    dtype: str = "float32"
+    seed: int = 0
+    folder: str = ""
+    locate: Callable[..., Where | None] = lambda *path: None
+    producers: list[str] = field(default_factory=list)
+    tops: int | None = None
+
+
+class Layer:
+    """Base of all layers. One object belongs to one place in one net."""
+
+    registry: ClassVar[dict[str, type[Layer]]] = {}
+    type: ClassVar[str] = ""
+    """Name in the prototxt; the class's own name unless set."""
+    param: ClassVar[str] = ""
+    """Field of LayerParameter that holds this type's parameters."""
+    bottoms: ClassVar[Count] = 1
+    tops: ClassVar[Count] = 1
+    loss: ClassVar[bool] = False
+    """A loss layer: its first top has loss_weight 1 unless the prototxt says otherwise."""
+    fed: ClassVar[bool] = False
+    """The tops are written by the host before each forward (inputs and data layers)."""
+    options: ClassVar[Mapping[str, bool | int | float | str]] = {}
+    """Names and defaults of the parameters given as ``option { key value }``."""
+    skips: ClassVar[frozenset[int]] = frozenset()
+    """Bottoms that never receive a gradient (labels, indices)."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "type" not in cls.__dict__:
+            cls.type = cls.__name__
+        if cls.type:
+            Layer.registry[cls.type] = cls
+
+    def __init__(self, message: schema.LayerParameter, context: Context | None = None) -> None:
+        self.message = message
+        self.context = context or Context()
+        self.name = message.name
+        self.declared: list[Declared] = []
+        self.clock: Any = None
+        """A control tensor: the number of forward passes so far. What is random is drawn with it."""
+        self.p: Any = getattr(message, self.param) if self.param else None
+        self.option = self._read_options()
+
+    # --------------------------------------------------------------------------------------------- for subclasses
+    def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
+        """Shapes of the tops from those of the bottoms; declares what the layer owns. Pure: no memory, no device.
+
+        Raises:
+            ShapeError: through ``fail``.
+        """
+        return [bottom[0]]
+
+    def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+        """The forward pass as kernel calls: reads bottoms, writes every top."""
+        raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def learned(self, name: str, shape: Sequence[int], filler: schema.FillerParameter | None = None) -> None:
+        """Declare a trained parameter; it becomes ``self.<name>``. The order of calls is the order of its blobs."""
+        self._declare(name, shape, "learned", filler)
+
+    def statistic(self, name: str, shape: Sequence[int], filler: schema.FillerParameter | None = None) -> None:
+        """Declare a parameter blob that the forward pass itself updates and no gradient reaches."""
+        self._declare(name, shape, "statistic", filler)
+
+    def state(self, name: str, shape: Sequence[int]) -> None:
+        """Declare a value carried from one forward to the next (zero at first); it is in no weight file."""
+        self._declare(name, shape, "state", None)
+
+    def _declare(self, name: str, shape: Sequence[int], role: str, filler: schema.FillerParameter | None) -> None:
+        problem = filler_problem(filler, tuple(shape)) if filler is not None else ""
+        if problem:
+            self.fail(f"{name}: {problem}")
+        self.declared.append(Declared(name, Spec(tuple(shape), self.context.dtype), role, filler))
+
+    @property
+    def blobs(self) -> list[Declared]:
+        """The parameter blobs in Caffe's order."""
+        return [d for d in self.declared if d.role != "state"]
+
+    @property
+    def train(self) -> bool:
+        """True in the TRAIN phase."""
+        return self.context.phase == schema.TRAIN
+
+    def axis(self, axis: int, rank: int, what: str = "axis") -> int:
+        """A canonical axis number from one that may count from the end (-1 is the last).
+
+        Raises:
+            ShapeError: there is no such axis.
+        """
+        if not -rank <= axis < rank:
+            self.fail(f"{what} {axis} does not exist: the bottom has {rank} axes", at=what, bottom=0)
+        return axis % rank
+
+    def number(self, field: str) -> str:
+        """A parameter as it stands in an expression: every digit of its single precision value.
+
+        Raises:
+            ShapeError: it is infinite or no number.
+        """
+        value = float(getattr(self.p, field))
+        if not math.isfinite(value):
+            self.fail(f"{field} is {value}, and has to be a finite number", at=field)
+        return repr(value)
+
+    def has(self, field: str) -> bool:
+        """True if the prototxt gives that field of this type's parameters."""
+        return bool(self.p.HasField(field))
+
+    def spec(self, shape: Sequence[int], dtype: str | None = None) -> Spec:
+        """A spec in the net's element type."""
+        return Spec(tuple(shape), dtype or self.context.dtype)
+
+    def fail(self, what: str, *, at: str = "", bottom: int | Sequence[int] = (), hint: str = "") -> NoReturn:
+        """Refuse: raise a ShapeError that names position, layer and type.
+
+        Args:
+            what: one line, what is wrong, with the values.
+            at: field of this type's parameters that is to blame ("kernel_size"), for the position.
+            bottom: the bottom, or bottoms, to describe in a line each.
+            hint: a line that says what to do.
+        """
+        where = self.context.locate(self.param, at) if at and self.param else self.context.locate()
+        notes = []
+        for i in [bottom] if isinstance(bottom, int) else bottom:
+            if i < len(self.message.bottom) and i < len(self.bottom_specs):
+                notes.append(self.describe_bottom(i))
+        if hint:
+            notes.append(hint)
+        raise ShapeError(f"{self.name} ({self.type}): {what}", where, notes)
+
+    bottom_specs: Sequence[Spec] = ()
+
+    def describe_bottom(self, i: int) -> str:
+        """``bottom "pool1"   N C H W = 64 20 9 9, from layer pool1 at line 48``"""
+        shape = self.bottom_specs[i].shape
+        axes = {1: "N", 2: "N C", 4: "N C H W", 5: "N C D H W"}.get(len(shape), f"{len(shape)} axes")
+        origin = self.context.producers[i] if i < len(self.context.producers) else ""
+        return f'bottom "{self.message.bottom[i]}"   {axes} = {" ".join(map(str, shape))}{origin}'
+
+    def configure(self, bottom: Sequence[Spec]) -> list[Spec]:
+        """``setup`` with what comes before and after it for every type: counts, and the check of what it returned."""
+        self.bottom_specs = tuple(bottom)
+        self._check_counts()
+        self.declared.clear()
+        tops = [Spec(s.shape, s.dtype) for s in self.setup(self.bottom_specs)]
+        for top in tops:
+            if any(n < 1 for n in top.shape) and not any(0 in b.shape for b in bottom):
+                self.fail(f"the top would have the shape {' '.join(map(str, top.shape))}: every axis needs at least 1")
+        if len(tops) != (self.context.tops or len(self.message.top) or len(tops)):
+            self.fail(f"{len(self.message.top)} tops are named, the layer makes {len(tops)}")
+        return tops
+
+    def _check_counts(self) -> None:
+        names = {"bottom": self.message.bottom, "top": self.message.top}
+        for what, wanted in (("bottom", self.bottoms), ("top", self.tops)):
+            least, most = wanted if isinstance(wanted, tuple) else (wanted, wanted)
+            got = len(names[what])
+            if what == "top" and self.context.tops is not None:
+                continue
+            if got < least or (most is not None and got > most):
+                exact = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
+                listed = ", ".join(f'"{n}"' for n in names[what]) or "none"
+                self.fail(f"wants {exact} {what}{'s' if exact != '1' else ''}, got {got} ({listed})")
+
+    def _read_options(self) -> dict[str, Any]:
+        values: dict[str, Any] = dict(self.options)
+        for i, option in enumerate(self.message.option):
+            where = self.context.locate("option", i)
+            if option.key not in self.options:
+                raise ConfigError(
+                    f'{self.name} ({self.type}): no option "{option.key}"{nearest(option.key, self.options)}', where
+                )
+            values[option.key] = self._convert(option.key, option.value, self.options[option.key], where)
+        return values
+
+    def _convert(self, key: str, text: str, default: object, where: Where | None) -> object:
+        try:
+            if isinstance(default, bool):
+                return {"true": True, "false": False, "1": True, "0": False}[text.strip().lower()]
+            return type(default)(text)  # type: ignore[call-arg]
+        except (ValueError, KeyError):
+            wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default), "text")
+            raise ConfigError(
+                f'{self.name} ({self.type}): option "{key}" wants {wanted}, got "{text}"', where
+            ) from None
+
+
+def stop(x: Any) -> Any:
+    """The same values as a constant: no gradient flows through this use of them (see :meth:`Tensor.stop`).
+
+    ``x + (a - stop(a)) * slope`` has the value of x and any gradient in a that one wishes: that is how a layer says a
+    gradient that is not the derivative of its forward pass.
+    """
+    return x.stop() if isinstance(x, Tensor) else x
+
+
+def layer_type(name: str, where: Where | None = None, layer: str = "") -> type[Layer]:
+    """The class of a layer type: netrun's own, or one that an installed package offers as an entry point.
+
+    Raises:
+        ConfigError: nobody offers that type; the text suggests the nearest name.
+    """
+    if name not in Layer.registry:
+        for entry in entry_points(group="netrun.layers"):
+            if entry.name == name:
+                entry.load()
+    if name in Layer.registry:
+        return Layer.registry[name]
+    head = f"layer {layer}: " if layer else ""
+    if not name:
+        raise ConfigError(f'{head}has no type (write, say, type: "Convolution")', where)
+    raise ConfigError(f'{head}there is no layer type "{name}"{nearest(name, Layer.registry)}', where)
+
+
+__all__ = ["ConfigError", "Context", "Count", "Declared", "Layer", "Problem", "ShapeError", "Spec", "layer_type", "stop"]

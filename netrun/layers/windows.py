@@ -1,0 +1,96 @@
+"""Sliding windows as the prototxt says them: one reader for Convolution, Deconvolution, Im2col and Pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..types import Shape, Window
+from .base import Layer
+
+
+def read_window(layer: Layer, rank: int, *, dilated: bool = True) -> Window:
+    """The window of a layer over ``rank`` spatial axes, from kernel_size, stride, pad and dilation.
+
+    Each is given once for all axes or once an axis (Pooling: once); with two axes also as _h and _w.
+
+    Raises:
+        ShapeError: a size is missing, given twice or in the wrong number, or is 0 where it cannot be.
+    """
+    kernel = _per_axis(layer, rank, "kernel_size", "kernel_h", "kernel_w", None)
+    stride = _per_axis(layer, rank, "stride", "stride_h", "stride_w", 1)
+    pad = _per_axis(layer, rank, "pad", "pad_h", "pad_w", 0)
+    dilation = _per_axis(layer, rank, "dilation", "", "", 1) if dilated else (1,) * rank
+    for field, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
+        if any(v < 1 for v in values):
+            layer.fail(f"{field} is {size_text(values)}, and has to be at least 1", at=field)
+    return Window(kernel, stride, pad, dilation)
+
+
+def _per_axis(layer: Layer, rank: int, field: str, rows: str, columns: str, default: int | None) -> Shape:
+    values = given(layer.p, field)
+    pair = [name for name in (rows, columns) if name and layer.has(name)]
+    if pair:
+        return _pair(layer, rank, field, rows, columns, default, pair)
+    if not values and default is None:
+        if rank == 0:
+            return ()
+        hint = f"write {field}: 3, say" + (f", or {rows} and {columns}" if rank == 2 else "")
+        layer.fail(f"has no {field}", hint=hint)
+    if not values:
+        return (default or 0,) * rank
+    if len(values) not in (1, rank):
+        layer.fail(
+            f"{field} is given {len(values)} times, the bottom has {rank} spatial axes",
+            at=field,
+            bottom=0,
+            hint="give it once, or once for each spatial axis",
+        )
+    return values * rank if len(values) == 1 else values
+
+
+def _pair(
+    layer: Layer, rank: int, field: str, rows: str, columns: str, default: int | None, pair: list[str]
+) -> Shape:
+    """The values of kernel_h and kernel_w and their like."""
+    if given(layer.p, field):
+        layer.fail(f"has both {field} and {pair[0]}", at=pair[0], hint=f"write {field}, or {rows} and {columns}")
+    if rank != 2:
+        what = f"{pair[0]} is for 2 spatial axes, the bottom has {rank}"
+        layer.fail(what, at=pair[0], bottom=0, hint=f"give {field} once for each spatial axis")
+    if len(pair) == 1 and default != 0:
+        missing = columns if pair[0] == rows else rows
+        layer.fail(f"has {pair[0]} but no {missing}", at=pair[0])
+    return int(getattr(layer.p, rows)), int(getattr(layer.p, columns))
+
+
+def given(message: Any, field: str) -> Shape:
+    """The values of a number field, repeated or not: none, one or several."""
+    value = getattr(message, field)
+    if isinstance(value, int):
+        return (value,) if message.HasField(field) else ()
+    return tuple(int(v) for v in value)
+
+
+def size_text(values: Shape) -> str:
+    """Sizes of several axes as a person writes them: 3x5, or 3 for a single axis."""
+    return "x".join(map(str, values))
+
+
+def axes_text(rank: int) -> str:
+    """What spatial axes are called: H, W."""
+    return {1: "the spatial axis", 2: "H, W", 3: "D, H, W"}.get(rank, "the spatial axes")
+
+
+def pooled(window: Window, size: Shape, *, ceil: bool) -> Shape:
+    """Output size of pooling, Caffe's rule: (size + 2 pad - kernel) / stride, rounded up or down, + 1.
+
+    If there is any padding, a last window that would start in it, behind the input, is left out.
+    """
+    out = []
+    for n, kernel, stride, pad in zip(size, window.kernel, window.stride, window.pad, strict=True):
+        room = n + 2 * pad - kernel
+        count = (-(-room // stride) if ceil else room // stride) + 1
+        if any(window.pad) and (count - 1) * stride >= n + pad:
+            count -= 1
+        out.append(count)
+    return tuple(out)

@@ -1,0 +1,146 @@
+"""A program: a flat list of calls on named tensors, and the recorder that makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .kernels import OPS, Kernels, Op
+from .types import PERSISTENT, Kind, Shape, Spec, Tensor
+
+Arg = Tensor | None | tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One kernel on its tensors. ``origin`` says for whom: "conv1", its backward "conv1'", an update "conv1*"."""
+
+    op: Op
+    args: tuple[Arg, ...]
+    attrs: Mapping[str, Any]
+    origin: str
+
+    def reads(self) -> list[Tensor]:
+        """Tensors whose value matters to the call, as given (views stay views)."""
+        return self._with("r")
+
+    def writes(self) -> list[Tensor]:
+        """Tensors whose value the call makes."""
+        return self._with("w")
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in order."""
+        return [t for arg in self.args for t in _flat(arg)]
+
+    def _with(self, mark: str) -> list[Tensor]:
+        pairs = zip(self.op.arguments, self.args, strict=True)
+        return [t for argument, arg in pairs if mark in argument.role for t in _flat(arg)]
+
+    def argument(self, name: str) -> Arg:
+        """The argument of that name in the kernel's signature."""
+        return self.args[[a.name for a in self.op.arguments].index(name)]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Call:
+        """The same call on other tensors."""
+        return replace(self, args=tuple(_map(arg, change) for arg in self.args))
+
+    def __str__(self) -> str:
+        outs: list[str] = []
+        ins: list[str] = []
+        for argument, arg in zip(self.op.arguments, self.args, strict=True):
+            text = "(" + " ".join(map(repr, arg)) + ")" if isinstance(arg, tuple) else repr(arg)
+            if arg is not None:
+                (outs if "w" in argument.role else ins).append(text)
+        attrs = " ".join(f"{k}={_attribute(v)}" for k, v in self.attrs.items())
+        return f"{' '.join(outs)} <- {self.op.name} {' '.join(ins)}" + (f" | {attrs}" if attrs else "")
+
+
+def _attribute(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ",".join(map(str, value)) + ")"
+    text = str(value)
+    return f'"{text}"' if " " in text else text
+
+
+def _flat(arg: Arg) -> Iterator[Tensor]:
+    if isinstance(arg, tuple):
+        yield from arg
+    elif arg is not None:
+        yield arg
+
+
+def _map(arg: Arg, change: Callable[[Tensor], Tensor]) -> Arg:
+    if isinstance(arg, tuple):
+        return tuple(change(t) for t in arg)
+    return None if arg is None else change(arg)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Calls in order.
+
+    ``feeds``: what the host writes before a run, by blob name. ``keeps``: what may be read after it; the memory of
+    everything else is the planner's to reuse.
+    """
+
+    calls: tuple[Call, ...]
+    feeds: Mapping[str, Tensor] = field(default_factory=dict)
+    keeps: frozenset[Tensor] = frozenset()
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that owns memory, in order of first use."""
+        seen = dict.fromkeys(self.feeds.values())
+        seen.update(dict.fromkeys(t.root for call in self.calls for t in call.tensors()))
+        return list(seen)
+
+    def persistent(self) -> list[Tensor]:
+        """The tensors whose values outlive a run."""
+        return [t for t in self.tensors() if t.kind in PERSISTENT or t in self.keeps]
+
+    def having(self, calls: Iterable[Call]) -> Program:
+        """The same program with other calls."""
+        return replace(self, calls=tuple(calls))
+
+    def __str__(self) -> str:
+        width = max((len(c.origin) for c in self.calls), default=0)
+        return "\n".join(f"{i:4d}  {c.origin:<{width}}  {c}" for i, c in enumerate(self.calls))
+
+
+class Recorder(Kernels):
+    """Writes down what a layer's ``forward`` (or a gradient rule) calls instead of doing it."""
+
+    def __init__(self, dtype: str = "float32") -> None:
+        self.calls: list[Call] = []
+        self.origin = ""
+        self.dtype = dtype
+        self._names: dict[str, int] = {}
+
+    def new(self, name: str, spec: Spec, kind: Kind) -> Tensor:
+        """A tensor with a name of its own: a second "x" is called "x@2"."""
+        count = self._names[name] = self._names.get(name, 0) + 1
+        return Tensor(name if count == 1 else f"{name}@{count}", spec, kind)
+
+    def view(self, x: Any, shape: Sequence[int]) -> Any:
+        return x.view(shape)
+
+    def temp(self, name: str, shape: Sequence[int], dtype: str = "float32") -> Tensor:
+        actual = self.dtype if dtype == "float32" else dtype
+        return self.new(f"{self.origin}.{name}", Spec(tuple(shape), actual), "buffer")
+
+
+def _recording(op: Op) -> Callable[..., None]:
+    def method(self: Recorder, *args: Any, **attrs: Any) -> None:
+        if len(args) != len(op.arguments) or set(attrs) != set(op.attributes):
+            raise TypeError(f"{op.name}: got {len(args)} tensors and {sorted(attrs)}, wanted {op}")
+        given = tuple(tuple(a) if isinstance(a, (list, tuple)) else a for a in args)
+        self.calls.append(Call(op, given, attrs, self.origin))
+
+    method.__name__ = op.name
+    return method
+
+
+for _op in OPS.values():
+    setattr(Recorder, _op.name, _recording(_op))
+
+__all__ = ["Arg", "Call", "Program", "Recorder", "Shape"]

@@ -1,0 +1,167 @@
+"""One net in use: its session, the feeders of its data layers, its outputs as a log shows them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .compiler.graph import Graph, Node, Value
+from .compiler.record import Recording
+from .config import schema
+from .data.feeder import Cursor, Feeder
+from .errors import NetrunError
+from .program import Program
+from .session import Session
+from .types import Tensor
+
+
+@dataclass
+class Output:
+    """One output blob after a run."""
+
+    name: str
+    values: np.ndarray[Any, Any]
+    weight: float
+
+    def lines(self, first: int, phase: str) -> list[str]:
+        """``Train net output #0: loss = 0.5 (* 1 = 0.5 loss)``, one a value; ``first`` is the number of the first."""
+        lines = []
+        for i, value in enumerate(self.values.reshape(-1)):
+            loss = f" (* {self.weight:g} = {self.weight * value:g} loss)" if self.weight else ""
+            lines.append(f"    {phase} net output #{first + i}: {self.name} = {value:g}{loss}")
+        return lines
+
+
+@dataclass
+class Runner:
+    """A recorded net with a session of it, fed by its own data layers.
+
+    Args:
+        name: "train", "test0"...: which net a data cursor belongs to.
+    """
+
+    name: str
+    recording: Recording
+    session: Session
+    seed: int = 0
+    threads: int | None = None
+    feeders: dict[str, Feeder] = field(default_factory=dict)
+    forwards: int = 0
+
+    @property
+    def graph(self) -> Graph:
+        """The graph behind the recording."""
+        return self.recording.graph
+
+    def open(self) -> None:
+        """Open the sources of all data layers (a layer without one, such as Input, keeps what it was given).
+
+        Raises:
+            DataError: a source is missing or damaged.
+        """
+        ranges = label_ranges(self.graph)
+        for node in self.graph.nodes:
+            if node.layer.fed and node.name not in self.feeders:
+                feeder = open_layer(node, self.seed, self.name, self.threads, ranges)
+                if feeder is not None:
+                    self.feeders[node.name] = feeder
+
+    def feed(self) -> None:
+        """Bring the next batch of every data layer in, and count the pass."""
+        for node in self.graph.nodes:
+            feeder = self.feeders.get(node.name)
+            if feeder is not None:
+                for value, batch in zip(node.tops, feeder.next(), strict=True):
+                    self.session.device.write(self.session.array(self.recording.tensors[value]), batch)
+        self.tick()
+
+    def tick(self) -> None:
+        """Count one forward pass: what is random in the layers is drawn with the number."""
+        self.session.write(self.recording.clock, np.int64(self.forwards))
+        self.forwards += 1
+
+    def outputs(self) -> list[Output]:
+        """The outputs of the last run, in Caffe's order (alphabetical)."""
+        found = []
+        for name, value in self.graph.outputs:
+            weight = value.producer.loss_weights[value.index]
+            found.append(Output(name, self.session.read(self.recording.tensors[value]), weight))
+        return found
+
+    def loss(self) -> float:
+        """The total loss of the last run."""
+        return 0.0 if self.recording.loss is None else float(self.session.read(self.recording.loss))
+
+    def cursors(self) -> Iterator[schema.DataCursor]:
+        """Where every data layer stands."""
+        for layer, feeder in self.feeders.items():
+            cursor = feeder.state()
+            yield schema.DataCursor(net=self.name, layer=layer, position=cursor.position, draws=cursor.draws)
+
+    def restore(self, cursors: Mapping[tuple[str, str], schema.DataCursor]) -> None:
+        """Go on where the cursors say; a layer without one starts at its beginning."""
+        for layer, feeder in self.feeders.items():
+            cursor = cursors.get((self.name, layer))
+            if cursor is not None:
+                feeder.restore(Cursor(cursor.position, cursor.draws))
+
+    def close(self) -> None:
+        """Stop the threads of all data layers."""
+        for feeder in self.feeders.values():
+            with contextlib.suppress(NetrunError):
+                feeder.close()
+        self.feeders.clear()
+
+
+def kept(recording: Recording) -> frozenset[Tensor]:
+    """What a run must leave readable: the outputs and the total loss."""
+    keeps = {recording.tensors[v] for _, v in recording.graph.outputs}
+    if recording.loss is not None:
+        keeps.add(recording.loss)
+    return frozenset(keeps)
+
+
+def forward_program(recording: Recording) -> Program:
+    """The forward pass alone, with only the outputs kept."""
+    return Program(tuple(recording.forward), recording.feeds, kept(recording))
+
+
+def open_layer(node: Node, seed: int, stream: str, threads: int | None, ranges: Mapping[Value, int]) -> Feeder | None:
+    """The feeder of one data layer; None for a layer that the caller feeds."""
+    opener = getattr(node.layer, "feeder", None)
+    if opener is None:
+        return None
+    classes = {v.blob: ranges[v] for v in node.tops if v in ranges}
+    feeder: Feeder | None = opener(seed=seed, stream=stream, threads=threads, classes=classes)
+    return feeder
+
+
+def label_ranges(graph: Graph) -> dict[Value, int]:
+    """Tops of data layers that serve as labels, and the number of classes they must stay below.
+
+    A label that a loss may ignore is not checked here: it may be any number.
+    """
+    found: dict[Value, int] = {}
+    for node in graph.nodes:
+        classes = getattr(node.layer, "classes", 0)
+        if classes and len(node.bottoms) > 1:
+            label = _source(node.bottoms[1])
+            if label.producer.layer.fed:
+                found[label] = min(classes, found.get(label, classes))
+    ignoring = {
+        _source(n.bottoms[1])
+        for n in graph.nodes
+        if len(n.bottoms) > 1
+        and (n.message.loss_param.HasField("ignore_label") or n.message.accuracy_param.HasField("ignore_label"))
+    }
+    return {value: classes for value, classes in found.items() if value not in ignoring}
+
+
+def _source(value: Value) -> Value:
+    while value.producer.layer.type == "Split":
+        value = value.producer.bottoms[0]
+    return value

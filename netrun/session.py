@@ -1,0 +1,168 @@
+"""A program bound to a device: memory laid out once, every call turned into a function once, then only run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .compiler.passes import drop_unread, elide_copies
+from .compiler.plan import Plan, plan
+from .device import Array, Device, Step
+from .errors import DataError
+from .program import Arg, Call, Program
+from .types import PERSISTENT, Tensor
+
+
+class Memory:
+    """Arrays that outlive a run, by tensor name: parameters, solver history. Sessions that get one share it."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._arrays: dict[str, Array] = {}
+
+    def array(self, tensor: Tensor) -> Array:
+        """The tensor's array, made and zeroed when first asked for."""
+        found = self._arrays.get(tensor.name)
+        if found is None:
+            block = self.device.allocate(max(tensor.spec.nbytes, 1))
+            found = self._arrays[tensor.name] = self.device.array(block, 0, tensor.spec)
+            self.device.write(found, np.zeros(tensor.shape, tensor.dtype))
+        return found
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """A host copy."""
+        return self.device.read(self.array(tensor))
+
+    def write(self, tensor: Tensor, values: Any) -> None:
+        """Set from the host."""
+        self.device.write(self.array(tensor), values)
+
+
+SHARED = frozenset({"learned", "statistic", "history"})
+"""Kinds that nets of one training share."""
+
+
+@dataclass
+class Timing:
+    """How long one call took, on average."""
+
+    call: Call
+    seconds: float
+
+
+class Session:
+    """Run a program again and again.
+
+    Args:
+        shared: memory of what several sessions use (parameters, history); one of its own otherwise.
+        own: memory of what this session alone carries (states, controls), if it shall outlive the session.
+
+    Raises:
+        OutOfMemoryError: the planned bytes do not fit.
+        DeviceError: the device lacks a kernel.
+    """
+
+    def __init__(
+        self, program: Program, device: Device, shared: Memory | None = None, own: Memory | None = None
+    ) -> None:
+        self.device = device
+        self.shared = shared or Memory(device)
+        self.own = own or Memory(device)
+        elided, self._alias = elide_copies(program)
+        self.program = device.prepare(drop_unread(elided))
+        self.plan: Plan = plan(self.program, device)
+        self._arena = device.allocate(max(self.plan.arena, 1))
+        self._scratch = device.allocate(max(self.plan.scratch, 1))
+        self._roots: dict[Tensor, Array] = {}
+        self.steps: list[Step] = [self._bind(call) for call in self.program.calls]
+        self._run: Step = device.capture(self.steps)
+        self.feeds = {name: self.array(tensor) for name, tensor in self.program.feeds.items()}
+
+    # ------------------------------------------------------------------------------------------------------- memory
+    def array(self, tensor: Tensor) -> Array:
+        """The device array of a tensor (a view gives a view). Transient tensors hold a value only within a run."""
+        target = self._alias.get(tensor.root)
+        if target is not None:
+            return self.array(target.view(tensor.shape))
+        root = tensor.root
+        if root not in self._roots:
+            self._roots[root] = self._place(root)
+        found = self._roots[root]
+        return found if tensor.shape == root.shape else self.device.view(found, tensor.shape)
+
+    def _place(self, root: Tensor) -> Array:
+        if root.kind in SHARED:
+            return self.shared.array(root)
+        if root.kind in PERSISTENT:
+            return self.own.array(root)
+        if root in self.plan.offsets:
+            return self.device.array(self._arena, self.plan.offsets[root], root.spec)
+        return self.own.array(root)  # kept: a value with a name, the same memory in every session over ``own``
+
+    def _bind(self, call: Call) -> Step:
+        def place(arg: Arg) -> Any:
+            if isinstance(arg, tuple):
+                return tuple(self.array(t) for t in arg)
+            return None if arg is None else self.array(arg)
+
+        return self.device.bind(call, [place(arg) for arg in call.args], self._scratch)
+
+    # ---------------------------------------------------------------------------------------------------------- run
+    def run(self) -> None:
+        """One pass over all calls."""
+        self._run()
+
+    def part(self, wanted: Callable[[Call], bool]) -> Step:
+        """One step that runs only the calls that are wanted, in order."""
+        pairs = zip(self.program.calls, self.steps, strict=True)
+        return self.device.capture([step for call, step in pairs if wanted(call)])
+
+    def feed(self, values: Mapping[str, Any]) -> None:
+        """Write the inputs of the next run.
+
+        Raises:
+            DataError: an unknown name, or values of another shape.
+        """
+        for name, value in values.items():
+            if name not in self.feeds:
+                raise DataError(f'the net has no input "{name}" (its inputs: {", ".join(self.feeds) or "none"})')
+            wanted = self.program.feeds[name].shape
+            if np.shape(value) != wanted:
+                raise DataError(f'input "{name}" has the shape {np.shape(value)}, the net wants {wanted}')
+            self.device.write(self.feeds[name], value)
+
+    def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """A host copy of a kept or persistent tensor after a run."""
+        return self.device.read(self.array(tensor))
+
+    def write(self, tensor: Tensor, value: Any) -> None:
+        """Set a persistent tensor."""
+        self.device.write(self.array(tensor), value)
+
+    def time(self, rounds: int) -> list[Timing]:
+        """Mean seconds of every call over some rounds, waiting for the device after each call."""
+        spent = [0.0] * len(self.steps)
+        for _ in range(rounds):
+            for i, step in enumerate(self.steps):
+                start = time.perf_counter()
+                step()
+                self.device.synchronize()
+                spent[i] += time.perf_counter() - start
+        return [Timing(call, s / rounds) for call, s in zip(self.program.calls, spent, strict=True)]
+
+
+def largest(calls: Iterable[Call], count: int = 5) -> list[str]:
+    """The calls' origins that make the largest tensors, with their bytes, for messages about memory."""
+    sizes: dict[str, int] = {}
+    for call in calls:
+        origin = call.origin.rstrip("'*")
+        sizes[origin] = sizes.get(origin, 0) + sum(t.spec.nbytes for t in call.writes())
+    top = sorted(sizes.items(), key=lambda pair: -pair[1])[:count]
+    return [f"{name:<24} {size / 2**20:,.1f} MiB" for name, size in top]

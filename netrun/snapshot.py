@@ -1,0 +1,160 @@
+"""Snapshots: the weights and the solver's state, in Caffe's files plus what netrun needs to go on exactly.
+
+A snapshot is complete or absent: the weights are written first, then the state, each under a temporary name and renamed
+when all bytes are on the disk. Only a complete state makes a run resume.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .config import schema
+from .config.stored import State
+from .config.weights import read_state, read_weights, write_state, write_weights
+from .errors import UsageError, WeightsError
+from .params import assign, blobs_of
+from .session import Memory
+from .training import Training
+
+if TYPE_CHECKING:
+    from .solver import Solver
+
+
+def prefix_of(solver: schema.SolverParameter, solver_file: str) -> str:
+    """What the names of snapshots begin with, relative to the working directory.
+
+    The solver's ``snapshot_prefix``; where that is a folder, the solver file's stem inside it; without one, the solver
+    file's path without its ending.
+    """
+    stem = Path(solver_file).with_suffix("") if solver_file else Path("netrun")
+    prefix = solver.snapshot_prefix
+    if not prefix:
+        return str(stem)
+    return os.path.join(prefix, stem.name) if os.path.isdir(prefix) else prefix
+
+
+def check_writable(prefix: str) -> None:
+    """Refuse before hours of work what would fail at the first snapshot.
+
+    Raises:
+        UsageError: the folder of the snapshots cannot be made or written to.
+    """
+    folder = os.path.dirname(prefix) or "."
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f'snapshot_prefix "{prefix}": its folder cannot be made ({error.strerror})') from None
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f'snapshot_prefix "{prefix}": the folder {folder} cannot be written to')
+
+
+def write(solver: Solver) -> tuple[str, str]:
+    """Write both files of a snapshot of the solver as it stands; returns their names."""
+    message = solver.message
+    hdf5 = message.snapshot_format == schema.SolverParameter.HDF5
+    stem = f"{solver.prefix}_iter_{solver.iteration}"
+    weights, state = (f"{stem}.{kind}{'.h5' if hdf5 else ''}" for kind in ("caffemodel", "solverstate"))
+    solver.log(f"Snapshotting to {'HDF5' if hdf5 else 'binary proto'} file {weights}", "solver.cpp:464")
+    save_weights(weights, solver.training.recording, solver.memory, hdf5)
+    what = "HDF5" if hdf5 else "binary proto"
+    solver.log(f"Snapshotting solver state to {what} file {state}", "sgd_solver.cpp:284")
+    write_state(state, _state(solver, weights), as_hdf5=hdf5)
+    return weights, state
+
+
+def save_weights(path: str, recording: Any, memory: Memory, hdf5: bool = False) -> None:
+    """Write the weights of a recorded net, readable by Caffe."""
+    messages, values = [], {}
+    arrays = blobs_of(recording, memory)
+    for i, node in enumerate(recording.graph.nodes):
+        message = schema.LayerParameter()
+        message.CopyFrom(node.message)
+        del message.blobs[:]
+        messages.append(message)
+        own = [a for p, a in zip(node.parameters, arrays[i], strict=True) if not (hdf5 and p.owner)]
+        if own:
+            values[i] = own
+    write_weights(path, recording.graph.name, messages, values, as_hdf5=hdf5)
+
+
+def _state(solver: Solver, weights: str) -> State:
+    training, memory = solver.training, solver.memory
+    columns = list(training.history.values())
+    history = [
+        memory.read(column[i]) if column[i].name in memory else np.zeros(column[i].shape, np.float32)
+        for i in range(len(columns[0]) if columns else 0)
+        for column in columns
+    ]
+    cursors = [c for runner in solver.runners for c in runner.cursors()]
+    return State(
+        solver.iteration,
+        weights,
+        solver.schedule.current_step,
+        history,
+        cursors,
+        solver.seed,
+        list(solver.losses),
+    )
+
+
+def restore(solver: Solver, path: str) -> None:
+    """Bring the solver to where a snapshot left it: weights, history, iteration, and (in ours) data and randomness.
+
+    Raises:
+        UsageError: the file is not there, or is no solver state.
+        WeightsError: it does not belong to this net or this solver type.
+    """
+    state = read_state(path)
+    if state.seed is not None:
+        solver.reseed(state.seed)
+    history = _checked_history(solver.training, state.history, solver.message.type, path)
+    learned = _find_weights(state.learned_net, path)
+    if learned:
+        assign(solver.training.recording, solver.memory, read_weights(learned), learned)
+    for tensor, values in history:
+        solver.memory.write(tensor, values.reshape(tensor.shape))
+    solver.iteration = state.iter
+    solver.schedule.current_step = state.current_step
+    solver.losses = list(state.recent_loss)
+    passes = state.iter * max(solver.message.iter_size, 1)
+    cursors = {(c.net, c.layer): c for c in state.cursor}
+    for runner in solver.runners:
+        runner.restore(cursors)
+    solver.runners[0].forwards = passes
+    solver.log("SGDSolver: restoring history", "sgd_solver.cpp:336")
+
+
+def _find_weights(name: str, state_path: str) -> str:
+    if not name:
+        return ""
+    beside = os.path.join(os.path.dirname(state_path), os.path.basename(name))
+    for candidate in (name, beside):
+        if os.path.exists(candidate):
+            return candidate
+    raise UsageError(f"{state_path}: the weights it belongs to are gone: {name}, nor is there {beside}")
+
+
+def _checked_history(
+    training: Training, history: Sequence[np.ndarray[Any, Any]], kind: str, path: str
+) -> list[tuple[Any, np.ndarray[Any, Any]]]:
+    columns = list(training.history.values())
+    groups = len(columns[0]) if columns else 0
+    wanted = len(columns) * groups
+    if len(history) != wanted:
+        raise WeightsError(
+            f"{path}: holds {len(history)} history blobs, this net with solver type {kind} has {wanted} "
+            f"({len(columns)} parameters, {groups} each)",
+            None,
+            ["resume with the net and the solver type that wrote it, or start from its weights with --weights"],
+        )
+    tensors = [column[i] for i in range(groups) for column in columns]
+    for tensor, values in zip(tensors, history, strict=True):
+        if values.size != tensor.spec.count:
+            got = " ".join(map(str, values.shape))
+            raise WeightsError(f"{path}: the history of {tensor.name} has the shape {got}, wanted {tensor.spec}")
+    return list(zip(tensors, history, strict=True))

@@ -1,0 +1,397 @@
+"""Training: the loop that feeds, runs, tests, displays and snapshots, in Caffe's order and wording."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import debug, snapshot
+from .compiler.graph import Graph, State, build
+from .compiler.record import record
+from .config import schema
+from .config.paths import resolve
+from .config.source import Source
+from .config.upgrade import read_net, read_solver, upgrade_net, upgrade_solver
+from .device import Device, open_device
+from .errors import ConfigError, DivergedError, UsageError
+from .log import Log, silent
+from .params import initialise, load
+from .runner import Output, Runner, forward_program
+from .schedule import Schedule
+from .session import Memory, Session
+from .training import Training, compile_training
+from .types import Spec, Tensor
+from .updates import correction, method_of
+
+Action = Callable[[], str]
+"""Asked once an iteration: "" go on, "snapshot", or "stop"."""
+
+
+class Solver:
+    """A solver with its training net and its test nets.
+
+    Args:
+        solver: path of a solver prototxt, or a SolverParameter message.
+        device: name or open device; "" means what the solver's own ``device`` field says, with "auto" as the CPU here.
+        log: takes the lines of the log.
+        folder: what the names of nets are looked up in besides the working directory; the solver file's by default.
+
+    Raises:
+        ConfigError: solver or nets cannot be built.
+        DataError, DeviceError, UsageError: a source is missing, a device, a folder to write to.
+    """
+
+    def __init__(
+        self,
+        solver: str | os.PathLike[str] | schema.SolverParameter,
+        *,
+        device: str | Device = "cpu",
+        log: Log = silent,
+        folder: str = "",
+        threads: int | None = None,
+        source: Source | None = None,
+    ) -> None:
+        self.log = log
+        self.file = ""
+        if isinstance(solver, schema.SolverParameter):
+            self.message = schema.SolverParameter()
+            self.message.CopyFrom(solver)
+            upgrade_solver(self.message)
+            self.source: Source | None = source
+            self.file = source.file if source else ""
+        else:
+            self.file = os.fspath(solver)
+            self.message, self.source = read_solver(solver)
+        self.folder = folder or (str(Path(self.file).parent) if self.file else "")
+        self.device = open_device(device) if isinstance(device, str) else device
+        self._check_counts()
+        method_of(self.message, self._where("type"))
+        self.schedule = Schedule(self.message, self.source)
+        self.seed = self.message.random_seed if self.message.random_seed >= 0 else secrets.randbits(31)
+        self.prefix = snapshot.prefix_of(self.message, self.file)
+        self.iteration = 0
+        self.losses: list[float] = []
+        """The last average_loss losses."""
+        self.threads = threads
+        self.action: Action = lambda: ""
+        self.on_iteration: list[Callable[[Solver, float], None]] = []
+        self.stopped = False
+        self.rate = 0.0
+        self.memory = Memory(self.device)
+        self._build()
+
+    # ------------------------------------------------------------------------------------------------------- building
+    def _where(self, *path: str | int) -> Any:
+        return self.source.where(*path) if self.source else None
+
+    def _check_counts(self) -> None:
+        m = self.message
+        if m.iter_size < 1:
+            raise ConfigError(f"iter_size must be at least 1, got {m.iter_size}", self._where("iter_size"))
+        nets = [n for n in ("net", "net_param", "train_net", "train_net_param") if m.HasField(n)]
+        if len(nets) != 1:
+            got = ", ".join(nets) or "none"
+            raise ConfigError(
+                f"the solver must name one training net (net, net_param, train_net or train_net_param), got {got}",
+                self._where(nets[1]) if len(nets) > 1 else self._where(),
+            )
+        own = len(m.test_net) + len(m.test_net_param)
+        generic = m.HasField("net") or m.HasField("net_param")
+        if (len(m.test_iter) < own) if generic else (len(m.test_iter) != own):
+            raise ConfigError(
+                f"test_iter is given {len(m.test_iter)} times for {own} test nets", self._where("test_iter"),
+                ["give test_iter once for each test net: how many batches one test takes"],
+            )  # fmt: skip
+        if m.test_state and len(m.test_state) != len(m.test_iter):
+            what = f"test_state is given {len(m.test_state)} times for {len(m.test_iter)} test nets"
+            raise ConfigError(what, self._where("test_state", 0))
+        if m.test_iter and m.test_interval <= 0:
+            what = "test_iter is given, but test_interval is not: how many iterations lie between two tests"
+            raise ConfigError(what, self._where("test_iter", 0))
+
+    def _build(self) -> None:
+        m = self.message
+        self.log(f"Initializing solver from parameters: \n{m}".rstrip(), "solver.cpp:45")
+        message, source, what = self._train_net()
+        self.log(f"Creating training net{what}", "solver.cpp:102")
+        state = _merged(schema.TRAIN, message, m.train_state if m.HasField("train_state") else None)
+        graph = self._graph(message, source, state)
+        self.training: Training = compile_training(graph, m, keep_all=m.debug_info)
+        initialise(self.training.recording, self.memory, self.seed)
+        own = Memory(self.device)
+        sessions = [Session(p, self.device, self.memory, own) for p in self.training.programs]
+        self._step, self._update = sessions[0], sessions[1] if len(sessions) > 1 else None
+        self.runners = [Runner("train", self.training.recording, self._step, self.seed, self.threads)]
+        self._forward_only = self._step.part(lambda call: not call.origin.endswith(("'", "*")))
+        for path in [p for entry in m.weights for p in entry.split(",")]:
+            self.load_weights(resolve(path.strip(), self.folder))
+        self._build_tests()
+        for runner in self.runners:
+            runner.open()
+        self.log("Solver scaffolding done.", "solver.cpp:57")
+
+    def _graph(self, message: schema.NetParameter, source: Source | None, state: State) -> Graph:
+        folder = source.folder if source else self.folder
+        graph = build(message, source, state, seed=self.seed, folder=folder)
+        for name, _ in graph.outputs:
+            self.log(f"This network produces output {name}", "net.cpp:244")
+        self.log("Network initialization done.", "net.cpp:257")
+        return graph
+
+    def _train_net(self) -> tuple[schema.NetParameter, Source | None, str]:
+        m = self.message
+        for name in ("train_net_param", "net_param"):
+            if m.HasField(name):
+                return *self._inline(getattr(m, name)), f" specified in {name}."
+        name = m.train_net if m.HasField("train_net") else m.net
+        field = "train_net" if m.HasField("train_net") else "net"
+        return *self._read(name, field), f" from {'train_net' if m.HasField('train_net') else 'net'} file: {name}"
+
+    def _inline(self, message: schema.NetParameter) -> tuple[schema.NetParameter, Source | None]:
+        net = schema.NetParameter()
+        net.CopyFrom(message)
+        upgrade_net(net, None)
+        return net, None
+
+    def _read(self, name: str, *path: str | int) -> tuple[schema.NetParameter, Source | None]:
+        file = resolve(name, self.folder)
+        if not os.path.exists(file):
+            raise UsageError(f'the solver\'s {path[0]}: there is no file "{name}"', self._where(*path))
+        return read_net(file)
+
+    def _build_tests(self) -> None:
+        m = self.message
+        nets = [(*self._inline(p), f"test_net_param (#{i})") for i, p in enumerate(m.test_net_param)]
+        nets += [(*self._read(n, "test_net", i), f"test_net file: {n}") for i, n in enumerate(m.test_net)]
+        if len(m.test_iter) > len(nets):
+            inline = m.HasField("net_param")
+            generic = self._inline(m.net_param) if inline else self._read(m.net, "net")
+            nets += [(*generic, "net_param" if inline else f"net file: {m.net}")] * (len(m.test_iter) - len(nets))
+        for i, (message, source, what) in enumerate(nets):
+            self.log(f"Creating test net (#{i}) specified by {what}", "solver.cpp:190")
+            given = m.test_state[i] if i < len(m.test_state) else None
+            graph = self._graph(message, source, _merged(schema.TEST, message, given))
+            recording = record(graph)
+            _check_same(self.training, recording, i)
+            initialise(recording, self.memory, self.seed)
+            session = Session(forward_program(recording), self.device, self.memory)
+            self.runners.append(Runner(f"test{i}", recording, session, self.seed, self.threads))
+
+    # -------------------------------------------------------------------------------------------------------- weights
+    def load_weights(self, path: str) -> None:
+        """Start from the weights of a file (several, separated by commas, one after another)."""
+        for name in path.split(","):
+            self.log(f"Finetuning from {name}", "solver.cpp:72")
+            for line in load(self.training.recording, self.memory, name).lines():
+                self.log(line, "net.cpp:744")
+
+    def restore(self, path: str) -> None:
+        """Go on from a solver state."""
+        snapshot.restore(self, path)
+
+    def reseed(self, seed: int) -> None:
+        """Take over the seed of the run that is resumed, where it decides about data and masks."""
+        if seed == self.seed:
+            return
+        self.seed = seed
+        self.close()
+        log, self.log = self.log, silent
+        try:
+            self._build()
+        finally:
+            self.log = log
+
+    def snapshot(self) -> tuple[str, str]:
+        """Write weights and state; returns their names."""
+        return snapshot.write(self)
+
+    # -------------------------------------------------------------------------------------------------------- running
+    def solve(self, resume: str | None = None) -> None:
+        """Train to max_iter, with the tests, displays and snapshots the solver asks for."""
+        m = self.message
+        if m.snapshot or m.snapshot_after_train:
+            snapshot.check_writable(self.prefix)
+        self.log(f"Solving {self.training.recording.graph.name}", "solver.cpp:289")
+        self.log(f"Learning Rate Policy: {m.lr_policy}", "solver.cpp:290")
+        if resume:
+            self.log(f"Restoring previous solver status from {resume}", "solver.cpp:296")
+            self.restore(resume)
+        self.stopped = False
+        self.step(m.max_iter - self.iteration)
+        if m.snapshot_after_train and not (m.snapshot and self.iteration % m.snapshot == 0):
+            self.snapshot()
+        if self.stopped:
+            self.log("Optimization stopped early.", "solver.cpp:307")
+            return
+        if m.display and self.iteration % m.display == 0:
+            self.runners[0].feed()
+            self._forward_only()
+            smoothed = self._smooth(self.runners[0].loss())
+            self.log(f"Iteration {self.iteration}, loss = {smoothed:g}", "solver.cpp:327")
+        if m.test_interval and self.iteration % m.test_interval == 0:
+            self.test_all()
+        self.log("Optimization Done.", "solver.cpp:332")
+
+    def step(self, count: int) -> None:
+        """Train ``count`` iterations.
+
+        Raises:
+            DivergedError: the loss is not a number any more.
+            DataError: a record cannot be used.
+        """
+        m = self.message
+        stop = self.iteration + count
+        clock, shown = time.perf_counter(), self.iteration
+        while self.iteration < stop:
+            if m.test_interval and self.iteration % m.test_interval == 0 and (self.iteration or m.test_initialization):
+                self.test_all()
+                if self.stopped:
+                    break
+            display = bool(m.display) and self.iteration % m.display == 0
+            loss = self._smooth(self._iterate())
+            if display:
+                self._display(loss, time.perf_counter() - clock, self.iteration - shown)
+                clock, shown = time.perf_counter(), self.iteration
+            self.iteration += 1
+            for listener in self.on_iteration:
+                listener(self, loss)
+            asked = self.action()
+            if (m.snapshot and self.iteration % m.snapshot == 0) or asked == "snapshot":
+                self.snapshot()
+            if asked == "stop":
+                self.stopped = True
+                break
+
+    def _iterate(self) -> float:
+        """One iteration; returns its loss, the mean over iter_size passes."""
+        m, train = self.message, self.runners[0]
+        self.rate = self.schedule.rate(self.iteration)
+        for session in (self._step, self._update):
+            if session is not None:
+                session.write(self.training.lr, np.float32(self.rate))
+                session.write(self.training.correction, np.float32(self._correction()))
+        total = 0.0
+        for part in range(m.iter_size):
+            train.feed()
+            if self._update is not None:
+                self._step.write(self.training.first, np.float32(part == 0))
+            self._step.run()
+            total += train.loss()
+        if m.debug_info:
+            debug.report(self)
+        if self._update is not None:
+            self._update.run()
+        loss = total / m.iter_size
+        if not np.isfinite(loss):
+            raise DivergedError(
+                f"iteration {self.iteration}: the loss is {loss:g}",
+                None,
+                [
+                    f"learning rate {self.rate:g}; a smaller base_lr, clip_gradients or scaled inputs usually help",
+                    "the last snapshot is untouched",
+                ],
+            )
+        return loss
+
+    def _correction(self) -> float:
+        return correction(self.message, self.iteration) if self.message.type == "Adam" else 1.0
+
+    def _smooth(self, loss: float) -> float:
+        """The mean of the last average_loss losses, this one included."""
+        self.losses.append(loss)
+        del self.losses[: -max(self.message.average_loss, 1)]
+        return float(np.mean(self.losses))
+
+    def _display(self, loss: float, seconds: float, iterations: int) -> None:
+        speed = iterations / seconds if seconds > 0 and iterations else 0.0
+        every = self.message.display
+        spent = f"{speed:g} iter/s, {seconds:g}s/{every} iters"
+        self.log(f"Iteration {self.iteration} ({spent}), loss = {loss:g}", "solver.cpp:239")
+        self._log_outputs(self.runners[0].outputs(), "Train", "solver.cpp:258")
+        self.log(f"Iteration {self.iteration}, lr = {self.rate:g}", "sgd_solver.cpp:112")
+
+    def _log_outputs(self, outputs: Sequence[Output], phase: str, source: str) -> None:
+        number = 0
+        for output in outputs:
+            for line in output.lines(number, phase):
+                self.log(line, source)
+                number += 1
+
+    # -------------------------------------------------------------------------------------------------------- testing
+    def test_all(self) -> list[list[Output]]:
+        """Run every test net over its test_iter batches; returns the mean outputs, net by net."""
+        found = []
+        for i in range(len(self.runners) - 1):
+            if self.stopped:
+                break
+            found.append(self.test(i))
+        return found
+
+    def test(self, index: int = 0) -> list[Output]:
+        """Mean outputs of one test net over its test_iter batches."""
+        self.log(f"Iteration {self.iteration}, Testing net (#{index})", "solver.cpp:347")
+        runner = self.runners[1 + index]
+        sums: list[np.ndarray[Any, Any]] = []
+        total = 0.0
+        count = self.message.test_iter[index]
+        outputs: list[Output] = []
+        for done in range(count):
+            asked = self.action()
+            if asked == "snapshot":
+                self.snapshot()
+            elif asked == "stop":
+                self.stopped = True
+                count = done
+                break
+            runner.feed()
+            runner.session.run()
+            outputs = runner.outputs()
+            total += runner.loss()
+            values = [o.values.astype(np.float64) for o in outputs]
+            sums = [a + b for a, b in zip(sums, values, strict=True)] if sums else values
+        if self.stopped:
+            self.log("Test interrupted.", "solver.cpp:394")
+            return []
+        if self.message.test_compute_loss:
+            self.log(f"Test loss: {total / count:g}", "solver.cpp:400")
+        means = [Output(o.name, s / count, o.weight) for o, s in zip(outputs, sums, strict=True)]
+        self._log_outputs(means, "Test", "solver.cpp:414")
+        return means
+
+    def close(self) -> None:
+        """Stop the threads of all data layers."""
+        for runner in self.runners:
+            runner.close()
+
+    def __enter__(self) -> Solver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _merged(phase: int, net: schema.NetParameter, given: schema.NetState | None) -> State:
+    """The phase of the job, then what the net's own ``state`` says, then what the solver says for this net."""
+    state = schema.NetState(phase=schema.Phase.Name(phase))
+    state.MergeFrom(net.state)
+    if given is not None:
+        state.MergeFrom(given)
+    return State.of(state)
+
+
+def _check_same(training: Training, recording: Any, index: int) -> None:
+    """Layers of the same name must have parameters of the same shape in the training and the test net."""
+    trained = {t.name: t for t in training.recording.parameters.values()}
+    for tensor in recording.parameters.values():
+        other: Tensor | None = trained.get(tensor.name)
+        if other is not None and other.shape != tensor.shape:
+            wanted: Spec = other.spec
+            raise ConfigError(
+                f"test net #{index}: {tensor.name} has the shape {tensor.spec}, in the training net it has {wanted}"
+            )

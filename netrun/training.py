@@ -1,0 +1,121 @@
+"""The training iteration as a program: forward, backward, clipping and the update of every parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .compiler.gradients import backward
+from .compiler.graph import Graph
+from .compiler.record import Recording, record
+from .compiler.sharing import Parameter
+from .config import schema
+from .expression import letters, rule
+from .program import Program, Recorder
+from .runner import kept
+from .types import Spec, Tensor
+from .updates import METHODS, update_rule
+
+_FIRST = rule(["g", "first"], ["total"], "total = where(first, 0, total) + g")
+
+
+@dataclass
+class Training:
+    """What is compiled for training.
+
+    step       forward and backward; with iter_size 1 the update too
+    update     the update alone where gradients add up over iter_size passes, else None
+    history    of every parameter the solver trains: the tensors it carries, in the order of a solver state
+    """
+
+    recording: Recording
+    step: Program
+    update: Program | None
+    history: dict[Parameter, list[Tensor]] = field(default_factory=dict)
+    gradients: dict[Tensor, Tensor] = field(default_factory=dict)
+    lr: Tensor = field(default_factory=lambda: Tensor("lr", Spec(()), "control"))
+    correction: Tensor = field(default_factory=lambda: Tensor("correction", Spec(()), "control"))
+    first: Tensor = field(default_factory=lambda: Tensor("first pass", Spec(()), "control"))
+
+    @property
+    def programs(self) -> list[Program]:
+        """All of them, in the order of an iteration."""
+        return [self.step] + ([self.update] if self.update else [])
+
+
+def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: bool = False) -> Training:
+    """Forward, derived backward and update of a graph as programs.
+
+    Args:
+        keep_all: keep every blob and gradient readable after a run (debug_info).
+    """
+    recording = record(graph)
+    recorder = recording.recorder
+    trained = {
+        parameter: tensor
+        for parameter, tensor in recording.parameters.items()
+        if parameter.trained and (parameter.lr_mult != 0 or graph.force_backward)
+    }
+    found = backward(recorder, recording.forward, trained.values(), losses=recording.losses)
+    result = Training(recording, Program(()), None, gradients=found)
+    keeps = set(kept(recording))
+    if keep_all:
+        keeps.update(recording.tensors.values())
+        keeps.update(g for t, g in found.items() if t in set(recording.tensors.values()) or t.kind == "learned")
+    gradients = {p: found[t] for p, t in trained.items() if t in found and p.lr_mult != 0}
+    for parameter in recording.parameters:
+        names = METHODS[solver.type].history
+        result.history[parameter] = [Tensor(f"{parameter.key}.{name}", parameter.spec, "history") for name in names]
+    start = len(recorder.calls)
+    if solver.iter_size > 1:
+        gradients = _accumulate(recorder, gradients, result)
+        start = len(recorder.calls)
+    _update(recorder, gradients, result, solver)
+    calls = tuple(recorder.calls)
+    feeds = recording.feeds
+    if solver.iter_size > 1:
+        result.step = Program(calls[:start], feeds, frozenset(keeps))
+        result.update = Program(calls[start:])
+    else:
+        result.step = Program(calls, feeds, frozenset(keeps))
+    return result
+
+
+def _accumulate(recorder: Recorder, gradients: dict[Parameter, Tensor], result: Training) -> dict[Parameter, Tensor]:
+    """Add each pass's gradients to sums that outlive the pass; the first pass of an iteration starts them."""
+    sums = {}
+    for parameter, gradient in gradients.items():
+        sums[parameter] = Tensor(f"{parameter.key}.sum", gradient.spec, "control")
+        recorder.origin = f"{parameter.layer}'"
+        recorder.update([gradient, result.first], [sums[parameter]], rule=_FIRST)
+    return sums
+
+
+def _update(
+    recorder: Recorder, gradients: dict[Parameter, Tensor], result: Training, solver: schema.SolverParameter
+) -> None:
+    recorder.origin = "(solver)*"
+    scale = recorder.temp("scale", ())
+    if solver.clip_gradients >= 0 and gradients:
+        _clip(recorder, list(gradients.values()), scale, solver)
+    else:
+        recorder.fill(scale, value=1.0 / solver.iter_size)
+    inputs = [result.lr, scale] + ([result.correction] if METHODS[solver.type].correction else [])
+    for parameter, gradient in gradients.items():
+        recorder.origin = f"{parameter.layer}*"
+        tensor = result.recording.parameters[parameter]
+        variables = [tensor, *result.history[parameter]]
+        body = update_rule(solver, parameter.lr_mult, parameter.decay_mult)
+        recorder.update([gradient, *inputs], variables, rule=body)
+
+
+def _clip(recorder: Recorder, gradients: list[Tensor], scale: Tensor, solver: schema.SolverParameter) -> None:
+    """scale = min(1, clip_gradients / norm of all summed gradients) / iter_size: clipped first, averaged then."""
+    squares = []
+    for gradient in gradients:
+        squares.append(recorder.temp("square", ()))
+        axes = tuple(range(len(gradient.shape)))
+        recorder.reduce([gradient], squares[-1], expr="a * a", how="sum", axes=axes)
+    norm = recorder.temp("norm", ())
+    recorder.pointwise(squares, norm, expr=f"sqrt({' + '.join(letters(len(squares)))})")
+    limit = repr(solver.clip_gradients)
+    recorder.pointwise([norm], scale, expr=f"where(a > {limit}, {limit} / a, 1) / {solver.iter_size}")

@@ -1,0 +1,321 @@
+"""The reader and the writer of prototxt: values, positions, recovery after errors, and the wording of messages."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pb2, text_format
+from google.protobuf.message import Message
+
+from netrun.config import schema, text
+from netrun.errors import ConfigError, UsageError
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def problems(content: str, kind: type[Message] = schema.NetParameter) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        text.parse(content, kind, "f")
+    return [str(problem) for problem in caught.value.problems]
+
+
+def golden_texts() -> Iterator[tuple[str, str]]:
+    for path in sorted(GOLDEN.rglob("*.prototxt")):
+        yield str(path.relative_to(GOLDEN)), path.read_text()
+    for path in sorted(GOLDEN.rglob("*.npz")):
+        with np.load(path) as arrays:
+            if "prototxt" in arrays:
+                yield str(path.relative_to(GOLDEN)), str(arrays["prototxt"])
+    for number, case in enumerate(json.loads((GOLDEN / "rules.json").read_text())):
+        yield f"rules {number}", case["prototxt"]
+
+
+def kind_of(name: str) -> type[Message]:
+    return schema.SolverParameter if Path(name).name.startswith("solver") else schema.NetParameter
+
+
+def test_every_golden_text_is_the_message_protobuf_makes_of_it_and_survives_writing() -> None:
+    count = 0
+    for name, content in golden_texts():
+        kind = kind_of(name)
+        message, _ = text.parse(content, kind, name)
+        assert message == text_format.Parse(content, kind()), name
+        assert text.parse(text.write(message), kind)[0] == message, name
+        assert text_format.Parse(text.write(message), kind()) == message, name
+        count += 1
+    assert count > 300
+
+
+def test_the_golden_broken_texts_are_refused_exactly_where_protobuf_refuses_them() -> None:
+    refused = 0
+    for case in json.loads((GOLDEN / "invalid.json").read_text()):
+        kind = schema.SolverParameter if case["kind"] == "solver" else schema.NetParameter
+        try:
+            expected: Message | None = text_format.Parse(case["text"], kind())
+        except text_format.ParseError:
+            expected = None
+        if expected is None or not expected.IsInitialized():
+            assert problems(case["text"], kind), case["what"]
+            refused += 1
+        else:
+            assert text.parse(case["text"], kind)[0] == expected, case["what"]
+    assert refused >= 5
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'name: "a" "b" \'c\'\n"d"',
+        'name: "\\a\\b\\f\\n\\r\\t\\v\\\\\\\'\\"" input: \'"\'',
+        'name: "\\101\\x41\\x4\\u00e9\\U0001F600é\\0"',
+        'name: "\\xc3" "\\xa9"',
+        "input_dim: 0x10 input_dim: -0x1F input_dim: 017 input_dim: -2147483648, input_dim: +7;",
+        "input_dim: [1, 2 ,3] input_dim: [] input_dim: 4",
+        "layer { loss_weight: [1, 1e3, 1., .5, -.5e-2, 1f, 2.5F, inf, -inf, Infinity, -infinity, 1e999, 1e-60] }",
+        "layer: { phase: 1 } layer < phase: TEST > layer {} layer [{}, <>, { name: 'x' }]",
+        "force_backward: t debug_info: False layer { propagate_down: [true, 1, 0, f, True] }",
+        "# a comment\nname: 'x' # another\n\n#last",
+        "\u00a0name:\r\n\t'x'\r\n",
+        'layer { name: "x" };layer{name:"y"},',
+        "name:'x'layer{top:'y'bottom:\"z\"}",
+        "layer { blobs { data: 1 double_data: 0.1 shape { dim: -9223372036854775808 dim: 9223372036854775807 } } }",
+    ],
+)
+def test_what_protobuf_accepts_is_read_the_same(content: str) -> None:
+    assert text.parse(content, schema.NetParameter)[0] == text_format.Parse(content, schema.NetParameter())
+
+
+def test_bytes_fields_take_any_escape() -> None:
+    content = 'data: "\\377\\x00\\n" "é" label: 3'
+    assert text.parse(content, schema.Datum)[0] == text_format.Parse(content, schema.Datum())
+    assert text.parse(content, schema.Datum)[0].data == b"\xff\x00\n\xc3\xa9"
+
+
+def test_nan_is_a_number() -> None:
+    message, _ = text.parse("base_lr: nan gamma: NaN power: nanf", schema.SolverParameter)
+    assert all(map(math.isnan, (message.base_lr, message.gamma, message.power)))
+
+
+def test_the_example_of_the_design() -> None:
+    content = "\n" * 49 + 'layer {\n  type: "Convolution"\n  convolution_param {\n    bias_term: false\n'
+    content = content.replace("bias_term", "num_outputs: 3\n    bias_term").replace("    num", "    num")
+    assert problems(content + '  }\n  name: "conv1"\n}') == [
+        'f:53:5: layer conv1: convolution_param has no field "num_outputs"; did you mean "num_output"?'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("nme: 'x'", '1:1: a net has no field "nme"; did you mean "name"?'),
+        ("name: x", '1:7: name wants a text in quotes, got x; write "x"'),
+        ("name 'x'", "1:6: name wants a colon in front of its value: name: a text in quotes"),
+        ("name: 'a' name: 'b'", "1:11: name is given twice, first in line 1"),
+        ("name: 'a\n", "1:7: the quote of name is not closed on its line: 'a"),
+        ("name: 'a\\", "1:7: the quote of name is not closed on its line: 'a\\"),
+        ("name: 'a\\'", "1:7: the quote of name is not closed on its line: 'a\\'"),
+        ("name:", "1:5: name has no value; it wants a text in quotes"),
+        ("name: '\\q'", "1:7: name: there is no escape \\q; a backslash itself is written \\\\"),
+        ("name: '\\400'", "1:7: name: the escape \\400 is larger than a byte (\\377)"),
+        ("name: '\\u12'", "1:7: name: the escape \\u wants 4 hexadecimal digits behind it"),
+        ("name: '\\x'", "1:7: name: the escape \\x wants 1 or 2 hexadecimal digits behind it"),
+        ("name: '\\ud800'", "1:7: name: the escape \\ud800 is no character of Unicode"),
+        ("name: '\\xff'", "1:7: name: the escapes in this text make bytes that are not UTF-8"),
+        ("force_backward: yes", "1:17: force_backward wants true or false, got yes"),
+        ("force_backward: 'true'", "1:17: force_backward wants true or false, got 'true'; write it without quotes"),
+        ("input_dim: 1.5", "1:12: input_dim wants a whole number from -2147483648 to 2147483647, got 1.5"),
+        (
+            "input_dim: 2147483648",
+            "1:12: input_dim wants a whole number from -2147483648 to 2147483647, got 2147483648",
+        ),
+        ("input_dim: 09", "1:12: input_dim wants a whole number from -2147483648 to 2147483647, got 09"),
+        ("input_dim: 1_0", "1:12: input_dim wants a whole number from -2147483648 to 2147483647, got 1_0"),
+        ("input_dim: - 1", "1:12: input_dim wants a whole number from -2147483648 to 2147483647, got -"),
+        ("input_dim { }", "1:11: input_dim wants a whole number from -2147483648 to 2147483647, got a block"),
+        ("input_dim: { }", "1:12: input_dim wants a whole number from -2147483648 to 2147483647, got a block"),
+        ("name: ['x']", "1:7: name wants a text in quotes and takes only one, got a list"),
+        ("input_dim: [1, 2", "1:17: the list of input_dim wants a comma or ] here, got the end of the file"),
+        ("input_dim: [1 2]", "1:15: the list of input_dim wants a comma or ] here, got 2"),
+        ("input_dim: [1, ]", "1:16: another value of input_dim is wanted between the comma and ]"),
+        ("state { phase: TRIAN }", '1:16: phase wants TRAIN or TEST, got TRIAN; did you mean "TRAIN"?'),
+        ("state { phase: 'TEST' }", "1:16: phase wants TRAIN or TEST, got 'TEST'; write it without quotes"),
+        ("state { phase: 7 }", "1:16: phase wants TRAIN or TEST, got 7"),
+        ("layers { type: RELUU }", '1:16: type wants one of 40 names, got RELUU; did you mean "RELU"?'),
+        ("state: 3", "1:8: state wants a block { ... }, got 3"),
+        ("state {} state {}", "1:10: state is given twice, first in line 1"),
+        ("state { level: 1", "1:1: state is opened here and not closed before the file ends"),
+        ("state < level: 1 }", "1:18: > is wanted here to close state of line 1, got }"),
+        ("name: 'x' }", "1:11: } closes nothing: no block is open here"),
+        ("layer { clip_param { min: 1 } }", "1:9: clip_param lacks max, which has no default"),
+        ("layer { num_output: 3 }", "it belongs into convolution_param or embed_param or inner_product_param or "),
+        ("[a.b]: 3", "1:1: the name of a field is wanted here, got ["),
+        ("3: 4", "1:1: the name of a field is wanted here, got 3"),
+        ("; name: 'x'", "1:1: the name of a field is wanted here, got ;"),
+        ("name: 'x',, force_backward: true", "1:11: the name of a field is wanted here, got ,"),
+    ],
+)
+def test_one_mistake_gives_one_message(content: str, message: str) -> None:
+    found = problems(content)
+    assert len(found) == 1, found
+    assert message in found[0]
+
+
+def test_all_mistakes_of_a_file_in_one_pass_with_the_name_of_their_layer() -> None:
+    content = """name: conv
+layer {
+  bottm: "a"
+  bogus { deep { deeper: [1, 2] } }
+  convolution_param { num_output: "abc" kernel_size: 3 pad: -1 }
+  pooling_param { pool: MIN stride: 5 stride: 2 }
+  name: "conv1"
+}
+layers { type: CONV name: "old" }
+layers { layer { type: 3 name: "older" } }
+layer { phase: 9 }
+"""
+    assert problems(content) == [
+        'f:1:7: name wants a text in quotes, got conv; write "conv"',
+        'f:3:3: layer conv1: a layer has no field "bottm"; did you mean "bottom"?',
+        'f:4:3: layer conv1: a layer has no field "bogus"; did you mean "blobs"?',
+        'f:5:35: layer conv1: num_output wants a whole number from 0 to 4294967295, got "abc"',
+        "f:5:61: layer conv1: pad wants a whole number from 0 to 4294967295, got -1",
+        "f:6:25: layer conv1: pool wants MAX, AVE or STOCHASTIC, got MIN",
+        "f:6:39: layer conv1: stride is given twice, first in line 6",
+        'f:9:16: layer old: type wants one of 40 names, got CONV; did you mean "CONCAT"?',
+        'f:10:24: layer older: type wants a text in quotes, got 3; write "3"',
+        "f:11:16: phase wants TRAIN or TEST, got 9",
+    ]
+
+
+def test_a_forgotten_bracket_names_the_block_that_was_left_open_and_nothing_else() -> None:
+    inner = 'layer {\n  name: "c"\n  convolution_param {\n    num_output: 3\n  top: "c"\n}\nlayer { name: "d" }\n'
+    assert problems(inner) == [
+        "f:3:3: layer c: convolution_param is opened here and not closed before top in line 5, "
+        "which belongs to the layer"
+    ]
+    outer = 'layer {\n  name: "c"\n  convolution_param {\n    num_output: 3\n  }\nlayer { name: "d" }\nlayer { }\n'
+    assert problems(outer) == [
+        "f:1:1: layer c: layer is opened here and not closed before layer in line 6, which belongs to the net"
+    ]
+
+
+def test_a_bracket_too_many_names_where_the_block_was_closed() -> None:
+    content = 'layer {\n  name: "c"\n  relu_param { } }\n  top: "c"\n  bottom: "b"\n}\nlayer { name: "d" }\n'
+    assert problems(content) == ["f:3:18: } closes layer too early: top in line 4 belongs to it"]
+
+
+def test_a_solver_where_a_net_is_wanted() -> None:
+    assert problems('net: "n"\nbase_lr: 0.1\nmax_iter: 3') == ["f: this is a solver, a net is wanted"]
+    assert problems('name: "n" layer { }', schema.SolverParameter) == ["f: this is a net, a solver is wanted"]
+
+
+def test_positions_of_fields() -> None:
+    content = 'name: "é" input_dim: [1,\n 2]\nlayer {\n\ttop: "a" top: "b"\n  pooling_param { stride: 2 } }'
+    _, source = text.parse(content, schema.NetParameter, "f")
+    assert str(source.where("name")) == "f:1:1"
+    assert str(source.where("input_dim", 0)) == "f:1:23"
+    assert str(source.where("input_dim", 1)) == "f:2:2"
+    assert str(source.where("layer", 0)) == "f:3:1"
+    assert str(source.where("layer", 0, "top", 1)) == "f:4:11"
+    assert str(source.where("layer", 0, "pooling_param", "stride")) == "f:5:19"
+    assert str(source.where("layer", 0, "pooling_param", "pad")) == "f:5:3", "the nearest known enclosing field"
+    assert str(source.where("layer", 1)) == "f", "the file"
+
+
+def test_fields_of_moved_positions_are_found_under_their_new_name() -> None:
+    _, source = text.parse('layers { top: "x" }\nlayers { top: "y" }', schema.NetParameter, "f")
+    source.moved(("layers", 1), ("layer", 0))
+    source.moved(("layers", 0, "top", 0), ("state", "stage", 0))
+    assert str(source.where("layer", 0, "top", 0)) == "f:2:10"
+    assert str(source.where("state", "stage")) == "f:1:10"
+
+
+def digits(number: str) -> int:
+    """How many digits a number shows before its exponent, leading and trailing zeros not counted."""
+    return len("".join(filter(str.isdigit, number.split("e+")[0].split("e-")[0])).strip("0"))
+
+
+def test_floats_are_written_with_the_fewest_digits() -> None:
+    random = np.random.default_rng(5)
+    values = random.integers(0, 2**32, 3000, dtype=np.uint32).view(np.float32)
+    extremes = np.array([0, -0.0, 0.1, 1, 1e-5, 16777216, 3.4028235e38, 1e-45, 1.17549435e-38], np.float32)
+    for value in np.concatenate([values[np.isfinite(values)], extremes]):
+        written = text.write(schema.SolverParameter(base_lr=float(value)))
+        back, _ = text.parse(written, schema.SolverParameter)
+        assert np.float32(back.base_lr).tobytes() == value.tobytes(), written
+        if abs(value) > 1e-37:
+            shortest = np.format_float_scientific(value, unique=True).split("e")[0]
+            assert digits(written) <= digits(shortest), written
+    message = schema.SolverParameter(base_lr=1, gamma=0.0001, power=math.inf, momentum=-math.inf, weight_decay=math.nan)
+    assert text.write(message).split() == (
+        ["base_lr:", "1", "gamma:", "0.0001", "power:", "inf", "momentum:", "-inf", "weight_decay:", "nan"]
+    )
+
+
+def test_the_writer_has_the_order_and_style_of_protobuf() -> None:
+    content = 'layer { include { phase: TEST } name: "a\\n\'\\"é\\001" top: "t" convolution_param { pad: 1 pad: 2 } }'
+    message, _ = text.parse(content, schema.NetParameter)
+    assert text.write(message) == text_format.MessageToString(message)
+    datum = schema.Datum(data=bytes(range(256)), label=-1, encoded=False)
+    assert text.write(datum) == text_format.MessageToString(datum)
+
+
+def test_deep_nesting_ends_in_a_message() -> None:
+    unknown = "a {" * 5000 + "}" * 5000
+    assert problems(unknown) == ['f:1:1: a net has no field "a"']
+    known = "nested_type {" * 5000 + "}" * 5000
+    assert problems(known, descriptor_pb2.DescriptorProto) == ["f:1:1313: blocks are nested deeper than 100 here"]
+    assert problems("layer {" * 5000) != []
+    assert problems("layer: [" * 5000) != []
+
+
+def test_a_file_of_nonsense_stops_after_a_hundred_problems() -> None:
+    found = problems("abc: 1\n" * 500)
+    assert len(found) == 101
+    assert found[-1] == "f:100:1: reading stopped here, after 100 problems"
+
+
+def test_reading_is_fast() -> None:
+    layer = (
+        'layer {\n  name: "c%d"\n  type: "Convolution"\n  bottom: "a"\n  top: "b"\n  convolution_param {\n    pad: 1\n'
+    )
+    layer += '    weight_filler {\n      type: "xavier"\n      std: 0.01\n    }\n  }\n}\n'
+    content = "".join(layer % i for i in range(385))
+    assert content.count("\n") > 5000
+    begin = time.perf_counter()
+    text.parse(content, schema.NetParameter)
+    assert time.perf_counter() - begin < 0.3
+
+
+def test_files_that_are_no_prototxt(tmp_path: Path) -> None:
+    def message(name: str, data: bytes) -> str:
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(ConfigError) as caught:
+            text.read(path, schema.NetParameter)
+        assert len(caught.value.problems) == 1
+        return str(caught.value).removeprefix(str(path))
+
+    assert message("empty", b"") == ": the file is empty"
+    assert message("blank", b" \n\t") == ": the file is empty"
+    assert message("comment", b"# hello\n") == ": the file holds only comments"
+    assert message("binary", b"\x0a\x00abc") == ": this is a binary file, a text file (prototxt) is wanted"
+    assert message("latin", 'name: "x"\n# caf\xe9'.encode("latin-1")) == (
+        ":2:6: the byte 0xe9 here is not UTF-8: save the file as UTF-8 text"
+    )
+    with pytest.raises(UsageError, match="there is no file"):
+        text.read(tmp_path / "missing", schema.NetParameter)
+    with pytest.raises(UsageError, match="is a folder"):
+        text.read(tmp_path, schema.NetParameter)
+    with pytest.raises(UsageError, match="cannot be read"):
+        text.read("a\0b", schema.NetParameter)
+    (tmp_path / "marked").write_bytes(b'\xef\xbb\xbfname: "x"')
+    net, source = text.read(tmp_path / "marked", schema.NetParameter)
+    assert net.name == "x"
+    assert source.folder == str(tmp_path)

@@ -1,0 +1,70 @@
+"""Data layers recorded from Caffe, replayed batch by batch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+from netrun.config import schema
+from netrun.data.open import data_shapes, open_feeder
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+CASES = sorted(
+    p.stem
+    for p in (GOLDEN / "data_layers").glob("*.npz")
+    if p.stem != "memory_data" and not p.stem.startswith(("hdf5", "image"))
+)
+
+# Largest difference in levels of an 8-bit pixel: decoders and colour conversions may round differently.
+LEVELS = {"jpeg": 1.0, "png_force_gray": 1.0}
+
+
+def layer_of(case: dict[str, Any]) -> schema.LayerParameter:
+    net = text_format.Parse(str(case["prototxt"]), schema.NetParameter())
+    return net.layer[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_batches_are_those_of_caffe(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with np.load(GOLDEN / "data_layers" / f"{name}.npz") as stored:
+        case = dict(stored)
+    monkeypatch.chdir(GOLDEN)
+    if name == "leveldb":
+        pytest.importorskip("plyvel", reason="reading LevelDB needs plyvel, which is not installed")
+        # LevelDB writes into the folder it opens.
+        shutil.copytree(GOLDEN / "data" / "leveldb_images", tmp_path / "data" / "leveldb_images")
+        monkeypatch.chdir(tmp_path)
+    layer = layer_of(case)
+    phase = getattr(schema, str(case["phase"]))
+    scale = layer.transform_param.scale
+    level = LEVELS.get(name, 0.0) * scale
+    exact = not level and scale == 1 and not layer.transform_param.mean_value and not layer.transform_param.mean_file
+
+    feeder = open_feeder(layer, phase)
+    try:
+        expected_shapes = [tuple(case[f"setup_shape_{top}"]) for top in layer.top]
+        assert feeder.names == tuple(layer.top)
+        assert list(feeder.shapes) == expected_shapes
+        assert data_shapes(layer, phase) == expected_shapes
+        for step in range(int(case["batches"])):
+            batch = feeder.next()
+            assert len(batch) == len(layer.top)
+            for top, got in zip(layer.top, batch, strict=True):
+                wanted = case[f"batch{step}_{top}"]
+                assert got.dtype == np.float32
+                if exact or top == "label":
+                    np.testing.assert_array_equal(got, wanted)
+                else:
+                    np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=level + 1e-6 * np.abs(wanted).max())
+    finally:
+        feeder.close()
+
+
+def test_all_recorded_kinds_are_replayed() -> None:
+    assert len(CASES) == 18
