@@ -187,6 +187,8 @@ def _elementwise(k: Recorder, g: Gradients, slope: Any, values: dict[str, Tensor
     axes = tuple(i for i in axes if seen[i] != 1)
     if axes:
         wide = [k.view(t, (1,) * (rank - len(t.shape)) + t.shape) for t in xs]
+        if any(s == 1 and n != 1 for s, n in zip(seen, own, strict=True)):
+            wide.append(k.view(x, own))  # read for its shape alone: it makes the broadcast as wide as x
         k.reduce(wide, g.new(x), expr=text_of(renamed), how="sum", axes=axes)
     else:
         target = g.new(x)
@@ -288,9 +290,9 @@ def pool_random(
 
 # ------------------------------------------------------------------------------------------------------ normalisation
 @rule
-def lrn(k: Recorder, g: Gradients, x: Tensor, y: Tensor, scale: Tensor, **attrs: Any) -> None:
+def lrn(kernels: Recorder, g: Gradients, x: Tensor, y: Tensor, scale: Tensor, **attrs: Any) -> None:
     if g.wants(x):
-        k.lrn_grad(x, y, scale, g.of(y), g.new(x), **attrs)
+        kernels.lrn_grad(x, y, scale, g.of(y), g.new(x), **attrs)
 
 
 @rule

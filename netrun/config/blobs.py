@@ -106,7 +106,7 @@ def _joined(floats: Sequence[Array], doubles: Sequence[Array]) -> Array | None:
 def _shaped(wire: Wire, at: int, what: str, shape: tuple[int, ...], values: Array | None) -> Array | None:
     if values is None:
         # A packed list without entries is not written at all.
-        return np.empty(shape, np.float32) if 0 in shape and min(shape) == 0 else None
+        return np.empty(shape, np.float32) if min(shape, default=1) == 0 else None
     if min(shape, default=0) < 0 or math.prod(shape) != len(values):
         sizes = " ".join(map(str, shape)) or "(a single value)"
         raise wire.damaged(at, f"{what} holds {len(values)} values, its shape {sizes} wants {math.prod(shape)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netrun.config.lexer import END, NAME, SYMBOL, tokenize
+from netrun.config.lexer import END, NAME, SYMBOL, shown, tokenize
 from netrun.config.source import Source
 
 MOST = 100
@@ -93,4 +93,4 @@ class Cursor:
 
     def shown(self, i: int) -> str:
         """A token in words."""
-        return "the end of the file" if self.kinds[i] == END else self.texts[i][:60]
+        return "the end of the file" if self.kinds[i] == END else shown(self.texts[i])

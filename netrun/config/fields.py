@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from netrun.config.lexer import NAME, NUMBER
+from netrun.config.lexer import NAME, NUMBER, shown
 from netrun.errors import nearest
 
 Convert = Callable[[int, str], Any]
@@ -76,7 +76,7 @@ class Field:
 
     def refusal(self, kind: int, text: str) -> str:
         """The sentence for a token that is no value of this field."""
-        got = text if len(text) <= 60 else text[:57] + "..."
+        got = shown(text)
         said = f"{self.name} wants {self.wants}, got {got}"
         bare = text[1:-1] if text[:1] in ("'", '"') else text
         if self.choices:

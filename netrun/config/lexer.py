@@ -45,6 +45,12 @@ def tokenize(text: str) -> Tokens:
     return Tokens(kinds, texts, starts)
 
 
+def shown(text: str, most: int = 60) -> str:
+    """A piece of a file as a message may show it: on one line, not too long, nothing that a terminal would obey."""
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 _ESCAPE = re.compile(
     r"\\(?:([0-7]{1,3})|[xX]([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([abfnrtv\\'\"?])|(.?))", re.DOTALL
 )
@@ -90,6 +96,6 @@ def unescape(token: str) -> bytes:
             digits = {"u": "4", "U": "8"}.get(other, "1 or 2")
             raise ValueError(f"the escape \\{other} wants {digits} hexadecimal digits behind it")
         else:
-            raise ValueError(f"there is no escape \\{other}; a backslash itself is written \\\\")
+            raise ValueError(f"there is no escape \\{shown(other)}; a backslash itself is written \\\\")
     parts.append(body[end:].encode())
     return b"".join(parts)

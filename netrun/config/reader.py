@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from netrun.config.cursor import CLOSERS, Cursor, TooMuch, Trouble
 from netrun.config.fields import Field, Fields, fields_of
-from netrun.config.lexer import END, NAME, NUMBER, STRING, closed, unescape
+from netrun.config.lexer import END, NAME, NUMBER, STRING, closed, shown, unescape
 from netrun.config.source import Mark, Source
 from netrun.errors import nearest
 
@@ -218,7 +218,7 @@ class Reader(Cursor):
         while self.kinds[self.i] == STRING:
             token = self.texts[self.i]
             if not closed(token):
-                self.report(self.i, f"the quote of {field.name} is not closed on its line: {token[:60]}")
+                self.report(self.i, f"the quote of {field.name} is not closed on its line: {shown(token)}")
                 good = False
             else:
                 try:
@@ -252,7 +252,9 @@ class Reader(Cursor):
         else:
             self.report(i, field.refusal(kind, text))
             self.i += 1
-            while self.kinds[self.i] == STRING == kind or (self.kinds[self.i] in _VALUES and text in ("-", "+")):
+            if text in ("-", "+") and self.kinds[self.i] in _VALUES and not self.starts_field(self.i):
+                self.i += 1
+            while self.kinds[self.i] == STRING == kind:
                 self.i += 1
 
     def unknown(self, block: Block, name: str) -> None:

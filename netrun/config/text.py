@@ -1,9 +1,9 @@
 """Protobuf's text format, read and written: prototxt <-> message, keeping the line and column of every field.
 
-It accepts what protobuf's own parser for Python accepts and makes the same message of it (tests hold it to that), and it
-reports every error of a text in one pass. It differs, as protobuf's parser for C++ does, in four things: escapes that do
-not exist are refused (``"C:\\data"``), ``\\?`` and ``\\X41`` are read, underscores inside numbers are refused, and so is a
-message that lacks a required field. Blocks may be nested 100 deep. Files may begin with a byte order mark.
+It accepts what protobuf's own parser for Python accepts and makes the same message of it (tests hold it to that), and
+it reports every error of a text in one pass. It differs, as protobuf's parser for C++ does, in four things: escapes
+that do not exist are refused (``"C:\\data"``), ``\\?`` and ``\\X41`` are read, underscores inside numbers are refused,
+and so is a message that lacks a required field. Blocks may be nested 100 deep. Files may begin with a byte order mark.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from netrun.config import schema
 from netrun.config.cursor import MOST
 from netrun.config.fields import fields_of
-from netrun.config.lexer import END, tokenize
+from netrun.config.lexer import END, shown, tokenize
 from netrun.config.reader import Reader
 from netrun.config.source import Mark, Source
 from netrun.config.write import write
@@ -101,7 +101,9 @@ def _parse(text: str, kind: type[M], source: Source) -> tuple[M, Source]:
 
 def _problems(reader: Reader, source: Source) -> list[Problem]:
     found = [
-        Problem(f"layer {trouble.layer}: {trouble.what}" if trouble.layer else trouble.what, source.at(trouble.at))
+        Problem(
+            f"layer {shown(trouble.layer)}: {trouble.what}" if trouble.layer else trouble.what, source.at(trouble.at)
+        )
         for trouble in reader.problems
     ]
     if len(found) >= MOST:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from netrun.config import hdf5, schema, v0, v1
 from netrun.config.blobs import Blob, blob_pieces, read_blob
 from netrun.config.files import replacing
+from netrun.config.lexer import shown
 from netrun.config.stored import LayerWeights, State
 from netrun.config.wire import LENGTH, VARINT, Array, Piece, Record, Wire, message_pieces
 from netrun.errors import UsageError, WeightsError, Where
@@ -121,7 +122,7 @@ def read_state(path: str | os.PathLike[str]) -> State:
             rest += wire.raw(record)
     try:
         message = schema.SolverState.FromString(bytes(rest))
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):
         raise WeightsError("damaged: the fields beside the history do not parse", Where(wire.file)) from None
     if not message.HasField("iter"):
         raise WeightsError("no solver state: it does not say in which iteration it was written", Where(wire.file))
@@ -198,7 +199,9 @@ def _v0(wire: Wire, layer: Record, found: LayerWeights) -> None:
 
 
 def _blob(wire: Wire, record: Record, layer: LayerWeights) -> Blob:
-    return read_blob(wire, record.start, record.end, f"layer {layer.name or '(no name)'}: blob {len(layer.blobs)}")
+    return read_blob(
+        wire, record.start, record.end, f"layer {shown(layer.name) or '(no name)'}: blob {len(layer.blobs)}"
+    )
 
 
 def _add(layer: LayerWeights, blob: Blob) -> None:

@@ -91,7 +91,7 @@ class LmdbFile:
         for _ in range(depth - 1):
             pages = [child for page in pages for child in self._children(page)]
             if len(pages) > self._pages:
-                raise self._damaged("its tree has more pages than the file")
+                raise self._truncated(max(pages))
         self._leaves = pages
         if self._missing > 0:
             # The library may leave the last pages unwritten if nothing uses them, so a short file is not yet a

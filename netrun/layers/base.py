@@ -263,4 +263,15 @@ def layer_type(name: str, where: Where | None = None, layer: str = "") -> type[L
     raise ConfigError(f'{head}there is no layer type "{name}"{nearest(name, Layer.registry)}', where)
 
 
-__all__ = ["ConfigError", "Context", "Count", "Declared", "Layer", "Problem", "ShapeError", "Spec", "layer_type", "stop"]
+__all__ = [
+    "ConfigError",
+    "Context",
+    "Count",
+    "Declared",
+    "Layer",
+    "Problem",
+    "ShapeError",
+    "Spec",
+    "layer_type",
+    "stop",
+]

@@ -115,7 +115,7 @@ class Power(_Function):
             return "1"
         if power == 1:
             return base
-        if scale == 0 and (shift < 0 and not power.is_integer() or shift == 0 and power < 0):
+        if scale == 0 and ((shift < 0 and not power.is_integer()) or (shift == 0 and power < 0)):
             self.fail(f"scale is 0, and {shift:g} ^ {power:g} is no number", at="scale")
         return f"({base})^({self.number('power')})"
 

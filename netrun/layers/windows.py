@@ -48,9 +48,7 @@ def _per_axis(layer: Layer, rank: int, field: str, rows: str, columns: str, defa
     return values * rank if len(values) == 1 else values
 
 
-def _pair(
-    layer: Layer, rank: int, field: str, rows: str, columns: str, default: int | None, pair: list[str]
-) -> Shape:
+def _pair(layer: Layer, rank: int, field: str, rows: str, columns: str, default: int | None, pair: list[str]) -> Shape:
     """The values of kernel_h and kernel_w and their like."""
     if given(layer.p, field):
         layer.fail(f"has both {field} and {pair[0]}", at=pair[0], hint=f"write {field}, or {rows} and {columns}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google import protobuf
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -166,6 +167,7 @@ def test_broken_random_messages() -> None:
             compare(mutated(content, rng), schema.NetParameter)
 
 
+@pytest.mark.skipif(int(protobuf.__version__.split(".")[0]) < 6, reason="before 6, protobuf read octal floats")
 def test_single_values_of_every_spelling() -> None:
     rng = random.Random("values")
     fields = [

@@ -73,8 +73,7 @@ def test_damaged_bytes_raise_only_record_errors_and_never_disagree_with_protobuf
             del value[draw.randrange(len(value) + 1) :]
         try:
             record = parse(bytes(value))
-        except RecordError as error:
-            assert str(error)
+        except RecordError:
             continue
         accepted += 1
         try:

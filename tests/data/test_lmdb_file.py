@@ -106,7 +106,7 @@ def test_every_truncation_is_noticed_when_opening(name: str, tmp_path: Path) -> 
     content = (GOLDEN / name / "data.mdb").read_bytes()
     for size in range(0, len(content), 997):
         (tmp_path / "data.mdb").write_bytes(content[:size])
-        with pytest.raises(DataError, match="truncated|empty"):
+        with pytest.raises(DataError, match=r"truncated|empty"):
             LmdbFile(str(tmp_path))
 
 

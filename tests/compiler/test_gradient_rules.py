@@ -1,0 +1,116 @@
+"""Every gradient rule against finite differences in float64, from the kernels' own case table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import KernelCase
+from cases.kernels import KERNELS
+
+from netrun.compiler.gradients import RULES, backward
+from netrun.cpu.reference import Reference
+from netrun.program import Program, Recorder
+from netrun.session import Session
+from netrun.types import Spec, Tensor
+
+STEP = 1e-6
+
+
+def flatten(argument: Any) -> list[Any]:
+    if argument is None:
+        return []
+    return list(argument) if isinstance(argument, tuple) else [argument]
+
+
+class Harness:
+    """The row's call, a random weighting of its float outputs as the loss, and the derived backward."""
+
+    def __init__(self, case: KernelCase) -> None:
+        self.given, attrs = case.build("float64")
+        recorder = Recorder("float64")
+        recorder.origin = "case"
+        rng = np.random.default_rng(7)
+        self.inputs: dict[str, list[tuple[Tensor, Any]]] = {}
+        self.outs: list[Tensor] = []
+        arguments = []
+        for marks, argument in zip(case.signature.arguments, self.given, strict=True):
+            tensors = []
+            for i, value in enumerate(flatten(argument)):
+                spec = value if isinstance(value, Spec) else Spec(value.shape, value.dtype.name)
+                kind = "data" if isinstance(value, Spec) else "feed"
+                tensor = Tensor(f"{marks.name}{i}", spec, kind)  # type: ignore[arg-type]
+                tensors.append(tensor)
+                if kind == "feed":
+                    self.inputs.setdefault(marks.name, []).append((tensor, value))
+                elif marks.role == "w" and spec.dtype == "float64":
+                    self.outs.append(tensor)
+            if argument is None:
+                arguments.append(None)
+            else:
+                arguments.append(tuple(tensors) if isinstance(argument, tuple) else tensors[0])
+        getattr(recorder, case.op)(*arguments, **attrs)
+        # Kernels such as normalize have outputs (mean, var) whose gradients no rule passes on.
+        self.seeded = [t for t in self.outs if t.name in {"y0", "loss0", "dx0", "x0"} or case.op == "split"]
+        self.weights = {t: rng.normal(size=t.shape) for t in self.seeded}
+        seeds = {t: Tensor(f"seed {t.name}", t.spec, "control") for t in self.seeded}
+        wanted = [t for want in case.wants for t, _ in self.named(want)]
+        self.forward = len(recorder.calls)
+        self.found = backward(recorder, list(recorder.calls), wanted, seeds=seeds.items())
+        keeps = frozenset([*self.outs, *(self.found[t] for t in wanted if t in self.found)])
+        feeds = {t.name: t for pairs in self.inputs.values() for t, _ in pairs}
+        self.session = Session(Program(tuple(recorder.calls), feeds, keeps), Reference())
+        for tensor, seed in seeds.items():
+            self.session.write(seed, self.weights[tensor])
+
+    def named(self, want: str) -> list[tuple[Tensor, Any]]:
+        name, _, index = want.partition("[")
+        pairs = [self.inputs[name][int(index[:-1])]] if index else self.inputs[name]
+        return [(t, v) for t, v in pairs if v.dtype == np.float64]
+
+    def loss(self) -> float:
+        self.session.run()
+        return float(sum((self.weights[t] * self.session.read(t)).sum() for t in self.seeded))
+
+
+@pytest.mark.parametrize(
+    ("case", "want"), [pytest.param(c, w, id=f"{c} d{w}") for c in KERNELS if c.op in RULES for w in c.wants]
+)
+def test_rule_equals_finite_differences(case: KernelCase, want: str) -> None:
+    harness = Harness(case)
+    for pairs in harness.inputs.values():
+        for tensor, value in pairs:
+            harness.session.write(tensor, value)
+    rng = np.random.default_rng(3)
+    for tensor, value in harness.named(want):
+        harness.loss()
+        gradient = harness.session.read(harness.found[tensor]) if tensor in harness.found else np.zeros(value.shape)
+        for _ in range(3):
+            direction = rng.normal(size=value.shape)
+            ends = []
+            for sign in (1, -1):
+                harness.session.write(tensor, value + sign * STEP * direction)
+                ends.append(harness.loss())
+            harness.session.write(tensor, value)
+            numeric = (ends[0] - ends[1]) / (2 * STEP)
+            exact = float((gradient * direction).sum())
+            scale = max(1.0, abs(exact), float(np.abs(gradient).max(initial=0)))
+            assert abs(numeric - exact) < 3e-6 * scale, f"{case} d{want}: {exact} derived, {numeric} measured"
+
+
+def test_every_rule_is_tried() -> None:
+    tried = {case.op for case in KERNELS if case.wants}
+    assert set(RULES) - tried == set()
+
+
+def test_a_wrong_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check can fail: a softmax whose gradient forgets the normalising term."""
+
+    def wrong(k: Any, g: Any, x: Tensor, y: Tensor, *, axis: int) -> None:
+        k.pointwise([g.of(y), y], g.new(x), expr="a * b")
+
+    monkeypatch.setitem(RULES, "softmax", wrong)
+    case = next(c for c in KERNELS if c.op == "softmax" and c.wants)
+    with pytest.raises(AssertionError):
+        test_rule_equals_finite_differences(case, "x")
