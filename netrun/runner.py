@@ -136,7 +136,9 @@ def open_layer(node: Node, seed: int, stream: str, threads: int | None, ranges: 
     if opener is None:
         return None
     classes = {v.blob: ranges[v] for v in node.tops if v in ranges}
-    feeder: Feeder | None = opener(seed=seed, stream=stream, threads=threads, classes=classes)
+    feeder: Feeder | None = opener(
+        folder=node.layer.context.folder, seed=seed, stream=stream, threads=threads, classes=classes
+    )
     return feeder
 
 

@@ -33,8 +33,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 class Schedule:
     """The learning rate of a solver.
 
-    ``current_step`` is what multistep carries: the number of step values reached. As in Caffe it moves by at most one
-    an iteration.
+    ``current_step`` is the number of steps taken (step, multistep). multistep carries it: as in Caffe it moves by at
+    most one an iteration.
 
     Raises:
         ConfigError: an unknown policy, or one whose fields are missing or make no sense.
@@ -53,6 +53,8 @@ class Schedule:
             if self.current_step < len(steps) and iteration >= steps[self.current_step]:
                 self.current_step += 1
             return float(s.base_lr * s.gamma**self.current_step)
+        if s.lr_policy == "step":
+            self.current_step = iteration // s.stepsize
         return _FORMULAS[s.lr_policy](s, iteration)
 
 

@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 
 from . import debug, snapshot
-from .compiler.graph import Graph, State, build
+from .compiler.graph import Graph, build
 from .compiler.record import record
 from .config import schema
 from .config.paths import resolve
 from .config.source import Source
-from .config.upgrade import read_net, read_solver, upgrade_net, upgrade_solver
+from .config.upgrade import read_solver, upgrade_solver
 from .device import Device, open_device
-from .errors import ConfigError, DivergedError, UsageError
+from .errors import ConfigError, DivergedError
 from .log import Log, silent
 from .params import initialise, load
 from .runner import Output, Runner, forward_program
 from .schedule import Schedule
 from .session import Memory, Session
+from .solver_nets import SolverNet, check_counts, net_to_train, nets_to_test
 from .training import Training, compile_training
 from .types import Spec, Tensor
 from .updates import correction, method_of
@@ -70,7 +71,7 @@ class Solver:
             self.message, self.source = read_solver(solver)
         self.folder = folder or (str(Path(self.file).parent) if self.file else "")
         self.device = open_device(device) if isinstance(device, str) else device
-        self._check_counts()
+        check_counts(self.message, self.source)
         method_of(self.message, self._where("type"))
         self.schedule = Schedule(self.message, self.source)
         self.seed = self.message.random_seed if self.message.random_seed >= 0 else secrets.randbits(31)
@@ -90,38 +91,13 @@ class Solver:
     def _where(self, *path: str | int) -> Any:
         return self.source.where(*path) if self.source else None
 
-    def _check_counts(self) -> None:
-        m = self.message
-        if m.iter_size < 1:
-            raise ConfigError(f"iter_size must be at least 1, got {m.iter_size}", self._where("iter_size"))
-        nets = [n for n in ("net", "net_param", "train_net", "train_net_param") if m.HasField(n)]
-        if len(nets) != 1:
-            got = ", ".join(nets) or "none"
-            raise ConfigError(
-                f"the solver must name one training net (net, net_param, train_net or train_net_param), got {got}",
-                self._where(nets[1]) if len(nets) > 1 else self._where(),
-            )
-        own = len(m.test_net) + len(m.test_net_param)
-        generic = m.HasField("net") or m.HasField("net_param")
-        if (len(m.test_iter) < own) if generic else (len(m.test_iter) != own):
-            raise ConfigError(
-                f"test_iter is given {len(m.test_iter)} times for {own} test nets", self._where("test_iter"),
-                ["give test_iter once for each test net: how many batches one test takes"],
-            )  # fmt: skip
-        if m.test_state and len(m.test_state) != len(m.test_iter):
-            what = f"test_state is given {len(m.test_state)} times for {len(m.test_iter)} test nets"
-            raise ConfigError(what, self._where("test_state", 0))
-        if m.test_iter and m.test_interval <= 0:
-            what = "test_iter is given, but test_interval is not: how many iterations lie between two tests"
-            raise ConfigError(what, self._where("test_iter", 0))
-
     def _build(self) -> None:
         m = self.message
         self.log(f"Initializing solver from parameters: \n{m}".rstrip(), "solver.cpp:45")
-        message, source, what = self._train_net()
-        self.log(f"Creating training net{what}", "solver.cpp:102")
-        state = _merged(schema.TRAIN, message, m.train_state if m.HasField("train_state") else None)
-        graph = self._graph(message, source, state)
+        net = net_to_train(m, self.source, self.folder)
+        origin = f"from {net.what}" if " file: " in net.what else f"specified in {net.what}."
+        self.log(f"Creating training net {origin}", "solver.cpp:102")
+        graph = self._graph(net)
         self.training: Training = compile_training(graph, m, keep_all=m.debug_info)
         initialise(self.training.recording, self.memory, self.seed)
         own = Memory(self.device)
@@ -136,48 +112,18 @@ class Solver:
             runner.open()
         self.log("Solver scaffolding done.", "solver.cpp:57")
 
-    def _graph(self, message: schema.NetParameter, source: Source | None, state: State) -> Graph:
-        folder = source.folder if source else self.folder
-        graph = build(message, source, state, seed=self.seed, folder=folder)
+    def _graph(self, net: SolverNet) -> Graph:
+        folder = net.source.folder if net.source else self.folder
+        graph = build(net.message, net.source, net.state, seed=self.seed, folder=folder)
         for name, _ in graph.outputs:
             self.log(f"This network produces output {name}", "net.cpp:244")
         self.log("Network initialization done.", "net.cpp:257")
         return graph
 
-    def _train_net(self) -> tuple[schema.NetParameter, Source | None, str]:
-        m = self.message
-        for name in ("train_net_param", "net_param"):
-            if m.HasField(name):
-                return *self._inline(getattr(m, name)), f" specified in {name}."
-        name = m.train_net if m.HasField("train_net") else m.net
-        field = "train_net" if m.HasField("train_net") else "net"
-        return *self._read(name, field), f" from {'train_net' if m.HasField('train_net') else 'net'} file: {name}"
-
-    def _inline(self, message: schema.NetParameter) -> tuple[schema.NetParameter, Source | None]:
-        net = schema.NetParameter()
-        net.CopyFrom(message)
-        upgrade_net(net, None)
-        return net, None
-
-    def _read(self, name: str, *path: str | int) -> tuple[schema.NetParameter, Source | None]:
-        file = resolve(name, self.folder)
-        if not os.path.exists(file):
-            raise UsageError(f'the solver\'s {path[0]}: there is no file "{name}"', self._where(*path))
-        return read_net(file)
-
     def _build_tests(self) -> None:
-        m = self.message
-        nets = [(*self._inline(p), f"test_net_param (#{i})") for i, p in enumerate(m.test_net_param)]
-        nets += [(*self._read(n, "test_net", i), f"test_net file: {n}") for i, n in enumerate(m.test_net)]
-        if len(m.test_iter) > len(nets):
-            inline = m.HasField("net_param")
-            generic = self._inline(m.net_param) if inline else self._read(m.net, "net")
-            nets += [(*generic, "net_param" if inline else f"net file: {m.net}")] * (len(m.test_iter) - len(nets))
-        for i, (message, source, what) in enumerate(nets):
-            self.log(f"Creating test net (#{i}) specified by {what}", "solver.cpp:190")
-            given = m.test_state[i] if i < len(m.test_state) else None
-            graph = self._graph(message, source, _merged(schema.TEST, message, given))
-            recording = record(graph)
+        for i, net in enumerate(nets_to_test(self.message, self.source, self.folder)):
+            self.log(f"Creating test net (#{i}) specified by {net.what}", "solver.cpp:190")
+            recording = record(self._graph(net))
             _check_same(self.training, recording, i)
             initialise(recording, self.memory, self.seed)
             session = Session(forward_program(recording), self.device, self.memory)
@@ -374,15 +320,6 @@ class Solver:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _merged(phase: int, net: schema.NetParameter, given: schema.NetState | None) -> State:
-    """The phase of the job, then what the net's own ``state`` says, then what the solver says for this net."""
-    state = schema.NetState(phase=schema.Phase.Name(phase))
-    state.MergeFrom(net.state)
-    if given is not None:
-        state.MergeFrom(given)
-    return State.of(state)
 
 
 def _check_same(training: Training, recording: Any, index: int) -> None:

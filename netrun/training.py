@@ -13,7 +13,7 @@ from .expression import letters, rule
 from .program import Program, Recorder
 from .runner import kept
 from .types import Spec, Tensor
-from .updates import METHODS, update_rule
+from .updates import METHODS, moves_without_gradient, update_rule
 
 _FIRST = rule(["g", "first"], ["total"], "total = where(first, 0, total) + g")
 
@@ -61,7 +61,7 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
     if keep_all:
         keeps.update(recording.tensors.values())
         keeps.update(g for t, g in found.items() if t in set(recording.tensors.values()) or t.kind == "learned")
-    gradients = {p: found[t] for p, t in trained.items() if t in found and p.lr_mult != 0}
+    gradients = {p: found[t] for p, t in trained.items() if t in found}
     for parameter in recording.parameters:
         names = METHODS[solver.type].history
         result.history[parameter] = [Tensor(f"{parameter.key}.{name}", parameter.spec, "history") for name in names]
@@ -99,13 +99,16 @@ def _update(
         _clip(recorder, list(gradients.values()), scale, solver)
     else:
         recorder.fill(scale, value=1.0 / solver.iter_size)
-    inputs = [result.lr, scale] + ([result.correction] if METHODS[solver.type].correction else [])
-    for parameter, gradient in gradients.items():
+    corrections = [result.correction] if METHODS[solver.type].correction else []
+    for parameter, tensor in result.recording.parameters.items():
         recorder.origin = f"{parameter.layer}*"
-        tensor = result.recording.parameters[parameter]
         variables = [tensor, *result.history[parameter]]
-        body = update_rule(solver, parameter.lr_mult, parameter.decay_mult)
-        recorder.update([gradient, *inputs], variables, rule=body)
+        gradient = gradients.get(parameter)
+        body = update_rule(solver, parameter.lr_mult, parameter.decay_mult, gradient is not None)
+        if gradient is not None:
+            recorder.update([gradient, result.lr, scale, *corrections], variables, rule=body)
+        elif moves_without_gradient(solver, parameter.decay_mult):
+            recorder.update([result.lr, *corrections], variables, rule=body)
 
 
 def _clip(recorder: Recorder, gradients: list[Tensor], scale: Tensor, solver: schema.SolverParameter) -> None:

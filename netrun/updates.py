@@ -82,22 +82,32 @@ def method_of(solver: schema.SolverParameter, where: Where | None = None) -> Met
     return method
 
 
-def update_rule(solver: schema.SolverParameter, lr_mult: float, decay_mult: float) -> Rule:
+def update_rule(
+    solver: schema.SolverParameter, lr_mult: float, decay_mult: float, has_gradient: bool = True
+) -> Rule:
     """The assignments for a parameter with these multipliers.
 
     Inputs, in order: ``raw`` the summed gradient, ``lr``, ``scale`` (clipping / iter_size) and, where the method has
-    it, ``correction``. Variables: ``w`` and the history.
+    it, ``correction``. Variables: ``w`` and the history. Without a gradient ``raw`` and ``scale`` are left out.
     """
     method = METHODS[solver.type]
     decay = solver.weight_decay * decay_mult
-    lines = ["g = raw * scale"]
+    lines = ["g = raw * scale"] if has_gradient else ["g = 0"]
     if decay:
         lines.append(f"g = g + {decay!r} * {'w' if solver.regularization_type == 'L2' else 'sign(w)'}")
     lines.append(f"rate = lr * {lr_mult!r}")
     values = {name: repr(getattr(solver, name)) for name in ("momentum", "momentum2", "delta", "rms_decay")}
     lines.append(method.body.format(**values))
-    inputs = ["raw", "lr", "scale"] + (["correction"] if method.correction else [])
+    inputs = (["raw", "lr", "scale"] if has_gradient else ["lr"]) + (["correction"] if method.correction else [])
     return rule(inputs, ["w", *method.history], ";".join(lines))
+
+
+def moves_without_gradient(solver: schema.SolverParameter, decay_mult: float) -> bool:
+    """True if the history of a parameter at learning rate 0 changes: weight decay alone feeds it, as in Caffe.
+
+    Not so for SGD and Nesterov, whose history has the rate in it.
+    """
+    return solver.weight_decay * decay_mult != 0 and solver.type not in ("SGD", "Nesterov")
 
 
 def correction(solver: schema.SolverParameter, iteration: int) -> float:

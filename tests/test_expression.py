@@ -107,12 +107,12 @@ def test_gradients_need_the_output_alone_where_they_can() -> None:
 @pytest.mark.parametrize(
     ("text", "at", "says"),
     [
-        ("1 +", 3, "wanted a number"), ("(1", 2, "')'"), ("foo(1)", 0, 'no function "foo"'), ("max(1)", 0, "2 arguments"),
+        ("1 +", 3, "wanted a number"), ("(1", 2, "')'"), ("foo(1)", 0, 'no function "foo"'), ("max(1)", 0, "2 arg"),
         ("1 $ 2", 2, "'$'"), ("sigmod(a)", 0, 'did you mean "sigmoid"'), ("a b", 2, "an operator"), ("", 0, "a number"),
     ],
 )  # fmt: skip
 def test_errors_point_at_the_place(text: str, at: int, says: str) -> None:
-    with pytest.raises(ExpressionError, match=".") as caught:
+    with pytest.raises(ExpressionError) as caught:
         parse(text)
     assert caught.value.position == at
     assert says in str(caught.value)

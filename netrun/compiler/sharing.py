@@ -93,10 +93,9 @@ def _one(
             where(node.position, "param", i, "lr_mult"),
             ["leave the param entries out, or write lr_mult: 0"],
         )
-    # Caffe counts these blobs among the learnable ones, at rate 0.
+    # Caffe counts these blobs among the learnable ones, at rate 0; weight decay still reaches their history.
     lr = 0.0 if statistic else message.lr_mult
-    decay = 0.0 if statistic else message.decay_mult
-    parameter = Parameter(node.name, i, declared, lr, decay)
+    parameter = Parameter(node.name, i, declared, lr, message.decay_mult)
     parameter.given = {name for name in ("lr_mult", "decay_mult") if message.HasField(name)}
     if not message.name:
         return parameter

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..expression import Apply, Node, Num, Rule, Var, parse
+from ..expression import ZERO, Apply, Node, Num, Rule, Var, parse
 
 Array = npt.NDArray[Any]
 Environment = Mapping[str, Any]
@@ -145,6 +145,9 @@ def _build(node: Node, dtype: np.dtype[Any]) -> Formula:
     if special:
         base = parts[0]
         return lambda env: special(base(env))
+    if node.op == "relu" and node.args[1] == ZERO:
+        rectified, zero = parts[0], dtype.type(0)
+        return lambda env: np.maximum(rectified(env), zero)  # 0 for minus infinity too
     function = FUNCTIONS[node.op]
     if len(parts) == 1:
         (only,) = parts

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..device import Step
 from ..program import Call
-from . import conv, dense, lrn, pointwise, pool
+from . import conv, dense, lrn, pointwise, pool, shape
 from .host import step_of
 from .reference import Reference
 
@@ -21,11 +21,11 @@ BODIES: Mapping[str, Callable[..., Step]] = {
     "pool_avg": pool.pool_avg, "pool_avg_grad": pool.pool_avg_grad,
     "lrn": lrn.lrn, "lrn_grad": lrn.lrn_grad,
     "pointwise": pointwise.pointwise, "update": pointwise.update, "reduce": pointwise.reduce,
-    "gemm": dense.gemm, "fill": dense.fill, "copy": dense.copy, "softmax": dense.softmax,
+    "gemm": dense.gemm, "fill": shape.fill, "copy": shape.copy, "softmax": dense.softmax,
     "softmax_grad": dense.softmax_grad, "softmax_nll": dense.softmax_nll, "softmax_nll_grad": dense.softmax_nll_grad,
     "normalize": dense.normalize, "normalize_grad": dense.normalize_grad,
-    "concat": dense.concat, "split": dense.split, "slice": dense.slice_, "place": dense.place,
-    "transpose": dense.transpose, "random": dense.random,
+    "concat": shape.concat, "split": shape.split, "slice": shape.slice_, "place": shape.place,
+    "transpose": shape.transpose, "random": shape.random,
 }  # fmt: skip
 """Kernel name -> function of (tensors in order, scratch, attributes by name) that gives back the step."""
 

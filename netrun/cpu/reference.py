@@ -117,9 +117,9 @@ class Reference(Host, Kernels):
         numbers = plane(x.shape[2:])
         for tap in taps(window, x.shape[2:], y.shape[2:]):
             new, best, at = x[tap.inputs], y[tap.outputs], index[tap.outputs]
-            better = (at < 0) | (new > best)
-            at[...] = np.where(better, numbers[tap.inputs], at)
-            best[...] = np.where(better, new, best)
+            fresh = at < 0
+            at[...] = np.where(fresh | (new > best), numbers[tap.inputs], at)
+            best[...] = np.where(fresh, new, np.maximum(best, new))  # NaN comes through
 
     def pool_max_grad(self, index: Array, dy: Array, dx: Array, *, window: Window) -> None:
         dx[...] = 0

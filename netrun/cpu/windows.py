@@ -32,14 +32,14 @@ _ALL = (slice(None), slice(None))
 
 def taps(window: Window, size: Sequence[int], out: Sequence[int]) -> Iterator[Tap]:
     """Every tap that meets an input at all, in row-major order; both boxes of a tap have the same shape."""
-    axes = [_axis(window, axis, size[axis], out[axis]) for axis in range(window.rank)]
+    axes = [axis_taps(window, axis, size[axis], out[axis]) for axis in range(window.rank)]
     for found in product(*axes):
         at, inputs, outputs = (tuple(f[i] for f in found) for i in range(3))
         yield Tap((..., *at), (*_ALL, *inputs), (*_ALL, *outputs), (*_ALL, *at, *outputs))
 
 
-def _axis(window: Window, axis: int, size: int, out: int) -> list[tuple[int, slice, slice]]:
-    """(kernel index, inputs, outputs) along one axis."""
+def axis_taps(window: Window, axis: int, size: int, out: int) -> list[tuple[int, slice, slice]]:
+    """(kernel index, inputs, outputs) of the taps along one axis that meet an input, in order."""
     stride, found = window.stride[axis], []
     for i in range(window.kernel[axis]):
         offset = i * window.dilation[axis] - window.pad[axis]

@@ -6,6 +6,7 @@ Each may be a tar archive or a folder. All give the same: pixels N x 3 x 32 x 32
 from __future__ import annotations
 
 import io
+import lzma
 import pickle
 import re
 import tarfile
@@ -45,13 +46,13 @@ def read_cifar10(source: Path, progress: Callable[[int], None] | None = None) ->
     """
     parts: dict[str, list[Split]] = {"train": [], "test": []}
     batches, count = set(), 0
-    for name, read in _members(source):
+    for name, content in _members(source):
         if batch := _BATCH.search(name):
             batches.add(batch[1])
-            found = _from_binary(name, read()) if batch[2] else _from_pickle(name, read())
+            found = _from_binary(name, content) if batch[2] else _from_pickle(name, content)
             parts["test" if batch[1] == "test_batch" else "train"].append(found)
         elif image := _IMAGE.search(name):
-            found = _from_image(name, image[2], read())
+            found = _from_image(name, image[2], content)
             parts[image[1].lower()].append(found)
         else:
             continue
@@ -75,43 +76,29 @@ def read_cifar10(source: Path, progress: Callable[[int], None] | None = None) ->
     return train, test
 
 
-def _members(source: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name and reader of every file in an archive or below a folder; a folder with one archive is that archive."""
-    if source.is_dir():
-        files = sorted(path for path in source.rglob("*") if path.is_file())
-        if not any(_BATCH.search(path.as_posix()) or _IMAGE.search(path.as_posix()) for path in files):
-            archives = [path for path in files if _ARCHIVE.search(path.name) and "cifar" in path.name.lower()]
-            if archives:
-                yield from _members(archives[0])
-                return
-        for path in files:
-            yield path.relative_to(source).as_posix(), _reader(path)
-        return
+def _members(source: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the files of CIFAR-10 in an archive or below a folder, which may hold the archive instead."""
     try:
+        if source.is_dir():
+            files = sorted(path for path in source.rglob("*") if path.is_file())
+            wanted = [path for path in files if _is_wanted(path.relative_to(source).as_posix())]
+            for path in wanted:
+                yield path.relative_to(source).as_posix(), path.read_bytes()
+            archives = [path for path in files if _ARCHIVE.search(path.name) and "cifar" in path.name.lower()]
+            if wanted or not archives:
+                return
+            source = archives[0]
         with tarfile.open(source) as archive:
             for member in archive:
-                if member.isfile():
-                    yield member.name, _member_reader(archive, member)
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+                stream = archive.extractfile(member) if member.isfile() and _is_wanted(member.name) else None
+                if stream:
+                    yield member.name, stream.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _reader(path: Path) -> Callable[[], bytes]:
-    def read() -> bytes:
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from None
-
-    return read
-
-
-def _member_reader(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
-    def read() -> bytes:
-        stream = archive.extractfile(member)
-        return stream.read() if stream else b""
-
-    return read
+def _is_wanted(name: str) -> bool:
+    return bool(_BATCH.search(name) or _IMAGE.search(name))
 
 
 def _from_binary(name: str, content: bytes) -> Split:
@@ -154,12 +141,18 @@ def _checked(name: str, labels: npt.NDArray[Any]) -> Bytes:
     return labels.astype(np.uint8)
 
 
+def _latin1(text: str, _: str) -> bytes:
+    """How Python 3 writes bytes into a pickle that Python 2 can read."""
+    return text.encode("latin1")
+
+
 class _Unpickler(pickle.Unpickler):
     """Knows how arrays of numbers are stored, and nothing else: a pickle can otherwise run any program."""
 
     _NEEDED = {  # noqa: RUF012 - a constant of this module
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _latin1,
         # Under their old and new module names; NumPy itself tells where they are in this version.
         **{(f"numpy.{core}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0] for core in ("core", "_core")},
     }

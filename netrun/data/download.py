@@ -88,10 +88,10 @@ def download(
 def _fetch(url: str, part: Path, name: str, timeout: float, progress: Progress | None) -> str:
     """Continues ``part`` to its end. Returns what went wrong, or an empty string. Raises OSError of the disk."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": f"netrun/{__version__}"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": f"netrun/{__version__}"})
+        if have:
+            request.add_header("Range", f"bytes={have}-")
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()

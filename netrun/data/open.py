@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 from netrun.config import schema
 from netrun.data.feeder import Feeder
-from netrun.data.records import DataFeeder, Settings, shapes_of
+from netrun.data.records import DataFeeder, shapes_of
+from netrun.data.settings import Settings
 from netrun.errors import ConfigError, Where, nearest
 
 FEEDERS: dict[str, tuple[Callable[[Settings], Feeder], Callable[[Settings], list[tuple[int, ...]]]]] = {

@@ -37,8 +37,9 @@ class _Queue(Generic[T]):
         with self.changed:
             while len(self.items) >= self.depth and not self.stopped:
                 self.changed.wait()
-            self.items.append(item)
-            self.changed.notify_all()
+            if not self.stopped:
+                self.items.append(item)
+                self.changed.notify_all()
             return not self.stopped
 
     def stop(self) -> None:

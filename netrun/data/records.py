@@ -1,14 +1,12 @@
-"""The data layer that reads a database (type Data): its settings, its batches, its feeder."""
+"""The data layer that reads a database (type Data): its parameters, its batches, its feeder."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import numpy as np
 
-from netrun.config import schema
 from netrun.data.database import is_there, missing, open_database
 from netrun.data.datum import Plain, Record, RecordError, parse, size_text
 from netrun.data.feeder import Cursor, Floats
@@ -16,76 +14,53 @@ from netrun.data.images import Colour, pixels_of
 from netrun.data.lmdb_file import show_key
 from netrun.data.order import Order, Words, random_words
 from netrun.data.prefetch import Decoders, Prefetcher
+from netrun.data.settings import Settings
 from netrun.data.stats import read_mean
 from netrun.data.transform import Shape3, Transform
-from netrun.errors import ConfigError, DataError, Where
+from netrun.errors import DataError
 from netrun.random import stream_of
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a Data layer says, checked. ``where`` and ``folder`` are those of its prototxt."""
+def check(settings: Settings) -> None:
+    """Raises ConfigError if data_param and transform_param cannot be used, whatever the data."""
+    layer = settings.layer
+    data, transform = layer.data_param, layer.transform_param
+    if not data.source:
+        raise settings.wrong("data_param needs a source, the folder of a database")
+    if not data.batch_size:
+        raise settings.wrong("data_param needs a batch_size of 1 or more")
+    if len(layer.top) not in (1, 2):
+        raise settings.wrong(f"it has {len(layer.top)} tops, and makes one (data) or two (data and label)")
+    if transform.mean_file and transform.mean_value:
+        raise settings.wrong("transform_param has both mean_file and mean_value; it can use one")
+    if transform.force_color and transform.force_gray:
+        raise settings.wrong("transform_param has both force_color and force_gray")
+    shape = data.record_shape.dim
+    if data.HasField("record_shape") and (len(shape) != 3 or min(shape) < 1):
+        raise settings.wrong("record_shape needs three positive numbers: channels, height, width")
 
-    layer: schema.LayerParameter
-    phase: int
-    folder: str = ""
-    where: Where | None = None
-    seed: int = 0
-    stream: str = "train"
-    threads: int | None = None
-    classes: Mapping[str, int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        data, transform = self.layer.data_param, self.layer.transform_param
-        if not data.source:
-            raise self.wrong("data_param needs a source, the folder of a database")
-        if not data.batch_size:
-            raise self.wrong("data_param needs a batch_size of 1 or more")
-        if len(self.layer.top) not in (1, 2):
-            raise self.wrong(f"it has {len(self.layer.top)} tops, and makes one (data) or two (data and label)")
-        if transform.mean_file and transform.mean_value:
-            raise self.wrong("transform_param has both mean_file and mean_value; it can use one")
-        if transform.force_color and transform.force_gray:
-            raise self.wrong("transform_param has both force_color and force_gray")
-        shape = data.record_shape.dim
-        if data.HasField("record_shape") and (len(shape) != 3 or min(shape) < 1):
-            raise self.wrong("record_shape needs three positive numbers: channels, height, width")
+@contextlib.contextmanager
+def _blaming(settings: Settings, key: bytes = b"") -> Iterator[None]:
+    """Errors of the source, or of the record ``key``, get the names of record, source and layer."""
+    try:
+        yield
+    except RecordError as error:
+        name = f'record "{show_key(key)}" of {settings.layer.data_param.source}'
+        raise settings.bad(DataError(f"{name} cannot be used: {error}")) from None
+    except DataError as error:
+        raise settings.bad(error) from None
 
-    @property
-    def title(self) -> str:
-        """How messages call the layer."""
-        return f"{self.layer.name} ({self.layer.type})"
 
-    @property
-    def colour(self) -> Colour:
-        """What encoded images become."""
-        transform = self.layer.transform_param
-        return "colour" if transform.force_color else "gray" if transform.force_gray else "as stored"
+def _shapes(settings: Settings, top: Shape3) -> list[tuple[int, ...]]:
+    """The shapes of the tops, from that of one transformed record."""
+    batch = settings.layer.data_param.batch_size
+    return [(batch, *top), (batch,)][: len(settings.layer.top)]
 
-    def wrong(self, what: str) -> ConfigError:
-        """An error of the configuration."""
-        return ConfigError(f"{self.title}: {what}", self.where)
 
-    def bad(self, error: DataError) -> DataError:
-        """The same error, with the name and place of the layer."""
-        problem = error.problems[0]
-        return DataError(f"{self.title}: {problem.what}", self.where, problem.notes)
-
-    @contextlib.contextmanager
-    def blaming(self, key: bytes = b"") -> Iterator[None]:
-        """Errors of the source, or of the record ``key``, get the names of record, source and layer."""
-        try:
-            yield
-        except RecordError as error:
-            name = f'record "{show_key(key)}" of {self.layer.data_param.source}'
-            raise self.bad(DataError(f"{name} cannot be used: {error}")) from None
-        except DataError as error:
-            raise self.bad(error) from None
-
-    def shapes(self, top: Shape3) -> list[tuple[int, ...]]:
-        """The shapes of the tops, from that of one transformed record."""
-        batch = self.layer.data_param.batch_size
-        return [(batch, *top), (batch,)][: len(self.layer.top)]
+def _colour(settings: Settings) -> Colour:
+    transform = settings.layer.transform_param
+    return "colour" if transform.force_color else "gray" if transform.force_gray else "as stored"
 
 
 class Batches:
@@ -93,18 +68,19 @@ class Batches:
 
     def __init__(self, settings: Settings) -> None:
         """Opens the source and fixes the shapes by its first record. Raises DataError, ConfigError."""
-        self.settings = settings
+        check(settings)
+        self.settings, self._colour = settings, _colour(settings)
         layer = settings.layer
         data, transform = layer.data_param, layer.transform_param
         with contextlib.ExitStack() as undo:
-            with settings.blaming():
+            with _blaming(settings):
                 mean = read_mean(transform.mean_file, settings.folder) if transform.mean_file else None
                 self._database = open_database(data.source, data.backend, settings.folder)
                 undo.callback(self._database.close)
                 key, value = self._database.read(0)
-            with settings.blaming(key):
+            with _blaming(settings, key):
                 record = parse(value)
-                shape = pixels_of(record, settings.colour).shape
+                shape = pixels_of(record, self._colour).shape
                 self._transform = Transform(transform, settings.phase, shape, mean)
             stated = tuple(data.record_shape.dim)
             if stated and stated != shape:
@@ -112,7 +88,7 @@ class Batches:
             undo.pop_all()
         self.count = self._database.count
         self.random = self._transform.random
-        self.shapes = settings.shapes(self._transform.shape)
+        self.shapes = _shapes(settings, self._transform.shape)
         self._shape, self._plain = shape, Plain.of(value, record)
         self._stream = stream_of(settings.stream, layer.name)
         self._order = Order(
@@ -130,7 +106,7 @@ class Batches:
         words = None
         if self.random:
             words = random_words(draws, size, seed=self.settings.seed, stream=self._stream)
-        with self.settings.blaming():
+        with _blaming(self.settings):
             found = [self._database.read(number) for number in self._order.records(position, size)]
         data = np.empty(self.shapes[0], np.float32)
         labels = self._alike(found, words, data)
@@ -166,13 +142,13 @@ class Batches:
         records: list[Record] = []
 
         def work(i: int) -> None:
-            with settings.blaming(found[i][0]):
-                pixels = pixels_of(records[i], settings.colour)
+            with _blaming(settings, found[i][0]):
+                pixels = pixels_of(records[i], self._colour)
                 transform.check(pixels.shape)
             transform.one(pixels, None if words is None else words[i], data[i])
 
         for i, (key, value) in enumerate(found):
-            with settings.blaming(key):
+            with _blaming(settings, key):
                 records.append(parse(value))
             labels[i] = records[i].label
         if any(record.encoded for record in records):
@@ -220,9 +196,12 @@ class DataFeeder:
         self._depth = 0 if settings.threads == 0 else max(1, settings.layer.data_param.prefetch)
         self._cursor = Cursor()
         self._ahead: Prefetcher[list[Floats]] | None = None
+        self._closed = False
 
     def next(self) -> list[Floats]:
         """The next batch; see Feeder.next."""
+        if self._closed:
+            raise DataError(f"{self._batches.settings.title}: its source was closed")
         if not self._depth:
             batch = self._batches.make(self._cursor.position, self._cursor.draws)
         else:
@@ -247,6 +226,7 @@ class DataFeeder:
 
     def close(self) -> None:
         """See Feeder.close."""
+        self._closed = True
         if self._ahead is not None:
             self._ahead.close()
         self._batches.close()
@@ -267,6 +247,7 @@ class DataFeeder:
 
 def shapes_of(settings: Settings) -> list[tuple[int, ...]]:
     """The shapes of the tops without reading more than one record; see open.data_shapes."""
+    check(settings)
     data, transform = settings.layer.data_param, settings.layer.transform_param
     if is_there(data.source, settings.folder):
         batches = Batches(settings)
@@ -278,9 +259,9 @@ def shapes_of(settings: Settings) -> list[tuple[int, ...]]:
         channels, height, width = stated
         if crop > min(height, width):
             raise settings.wrong(f"crop_size {crop} does not fit record_shape {size_text(stated)}")
-        return settings.shapes((channels, crop or height, crop or width))
+        return _shapes(settings, (channels, crop or height, crop or width))
     if crop:
         channels = 1 if transform.force_gray else len(transform.mean_value) if len(transform.mean_value) > 1 else 3
-        return settings.shapes((channels, crop, crop))
+        return _shapes(settings, (channels, crop, crop))
     hint = "to see the shapes without the data, say in data_param: record_shape { dim: 3 dim: 32 dim: 32 }"
     raise settings.bad(missing(data.source, hint))

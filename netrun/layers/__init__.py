@@ -1,9 +1,25 @@
 """The layer types: one file a family. Importing the package registers all of them (netrun.layers.base)."""
 
-from . import activation, conv, dense, dropout, function, inputs, loss, margin, metric, norm, pool, reduce, scale, shape
+from . import (
+    activation,
+    conv,
+    dense,
+    dropout,
+    function,
+    hdf5,
+    inputs,
+    loss,
+    margin,
+    metric,
+    norm,
+    pool,
+    reduce,
+    scale,
+    shape,
+)
 from .base import Context, Layer, layer_type
 
 __all__ = [
-    "Context", "Layer", "activation", "conv", "dense", "dropout", "function", "inputs", "layer_type", "loss", "margin",
+    "Context", "Layer", "activation", "conv", "dense", "dropout", "function", "hdf5", "inputs", "layer_type", "loss", "margin",
     "metric", "norm", "pool", "reduce", "scale", "shape",
 ]  # fmt: skip

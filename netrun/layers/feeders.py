@@ -44,7 +44,7 @@ class DummyFeeder:
     def _one(self, i: int) -> Floats:
         filler, shape = self._fillers[i], self.shapes[i]
         if i not in self._constants:
-            values = fill(filler, shape, generator(self._seed, *self._key, i, self._batch))
+            values: Floats = fill(filler, shape, generator(self._seed, *self._key, i, self._batch))
             if filler.type != "constant":
                 return values
             self._constants[i] = values

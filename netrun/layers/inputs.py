@@ -18,7 +18,7 @@ from .base import Context, Count, Layer
 from .feeders import Arrays, DummyFeeder, MemoryFeeder
 
 
-class _Fed(Layer):
+class Fed(Layer):
     """A layer without bottoms whose tops the host writes before each forward."""
 
     type = ""
@@ -34,7 +34,7 @@ class _Fed(Layer):
         return list(values) * tops if len(values) == 1 else list(values)
 
 
-class _Read(_Fed):
+class _Read(Fed):
     """A layer that a feeder fills."""
 
     type = ""
@@ -62,7 +62,7 @@ class _Read(_Fed):
         raise NotImplementedError(f"{type(self).__name__}.feeder")
 
 
-class Input(_Fed):
+class Input(Fed):
     """y = what the caller feeds
 
     No bottom. Tops: one or more, of the shapes in ``shape``: one a top, or one for all.

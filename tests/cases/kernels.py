@@ -108,6 +108,12 @@ row("update", "momentum", update(_SGD, [(3, 4), ()], [(3, 4)] * 2))
 row("update", "a local keeps the old value", update(_NESTEROV, [(5,), ()], [(5,)] * 2))
 row("update", "adam", update(_ADAM, [(2, 3), (1,)], [(2, 3)] * 3))
 row("update", "more than a block of elements", update(_SGD, [(40_001, 3), ()], [(40_001, 3)] * 2))
+row("update", "two variables change places", update(rule([], ["a", "b"], "old = a; a = b; b = old"), [], [(2, 3)] * 2))
+row(
+    "update",
+    "the old value moves on",
+    update(rule(["x"], ["a", "b"], "old = a; a = 2*a + x; b = old"), [()], [(7,)] * 2),
+)
 row("update", "a running mean", update(rule(["x"], ["s"], "s = 0.9*s + x"), [(1, 3, 1)], [(1, 3, 1)]))
 row(
     "update",

@@ -92,7 +92,8 @@ def test_living_tensors_never_overlap(seed: int) -> None:
             last[tensor.root] = i
     placed = [(t, layout.offsets[t], layout.offsets[t] + t.spec.nbytes) for t in layout.offsets]
     for i, (a, a0, a1) in enumerate(placed):
-        assert 0 <= a0 and a1 <= layout.arena
+        assert a0 >= 0
+        assert a1 <= layout.arena
         for b, b0, b1 in placed[:i]:
             if a0 < b1 and b0 < a1:
                 # Sharing bytes is right only one after the other; they may meet in the one call that goes in place.

@@ -134,6 +134,18 @@ def test_batches_belong_to_the_caller(make_db: MakeDb, make_layer: MakeLayer) ->
     feeder.close()
 
 
+@pytest.mark.parametrize("batches", [0, 1])
+@pytest.mark.parametrize("threads", [None, 0])
+def test_a_closed_feeder_says_so(batches: int, threads: int | None, make_db: MakeDb, make_layer: MakeLayer) -> None:
+    feeder = open_feeder(make_layer(make_db(), 3), TRAIN, threads=threads)
+    for _ in range(batches):
+        feeder.next()
+    feeder.close()
+    feeder.close()
+    with pytest.raises(DataError, match="was closed"):
+        feeder.next()
+
+
 def test_a_forgotten_feeder_goes_away(make_db: MakeDb, make_layer: MakeLayer) -> None:
     feeder = open_feeder(make_layer(make_db(), 3), TRAIN)
     feeder.next()
@@ -247,11 +259,8 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("reason", BAD)
-@pytest.mark.parametrize("at", [0, 4])
+@pytest.mark.parametrize(("reason", "at"), [(r, at) for r in BAD for at in (0, 4) if at or "first record" not in r])
 def test_a_bad_record_is_named(reason: str, at: int, tmp_path: Path, make_layer: MakeLayer) -> None:
-    if at == 0 and "first record" in reason:
-        pytest.skip("it is the first record")
     good = pack((1, 4, 5), bytes(20), 1)
     write_lmdb(tmp_path / "db", [(key_of(i), BAD[reason] if i == at else good) for i in range(6)])
     with pytest.raises(DataError) as caught:

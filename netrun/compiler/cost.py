@@ -1,0 +1,37 @@
+"""What a call costs in arithmetic, told from shapes alone."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+from ..program import Call
+from ..types import Tensor
+
+
+def multiply_adds(call: Call) -> int:
+    """Multiplications that go with an addition: those of convolutions and matrix products.
+
+    Work element by element (activations, pooling, normalisation, biases) counts nothing, as is the custom. Padding
+    counts as if it were data.
+    """
+    kind = call.op.name
+    if kind == "conv":
+        return _convolution(call, out="y", weight="w")
+    if kind == "conv_grad_x":
+        return _convolution(call, out="dy", weight="w")
+    if kind == "conv_grad_w":
+        return _convolution(call, out="dy", weight="dw")
+    if kind == "gemm":
+        a, y = _tensor(call, "a"), _tensor(call, "y")
+        return y.spec.count * a.shape[-2 if call.attrs["ta"] else -1]
+    return 0
+
+
+def _convolution(call: Call, out: str, weight: str) -> int:
+    """Every output value of the direct convolution takes one multiply-add for each weight of its filter."""
+    return _tensor(call, out).spec.count * math.prod(_tensor(call, weight).shape[1:])
+
+
+def _tensor(call: Call, name: str) -> Tensor:
+    return cast(Tensor, call.argument(name))

@@ -1,0 +1,296 @@
+"""Rows for every layer type; a registered type without a row fails the suite.
+
+A row is the layer's text without its name and bottoms, and how each bottom is drawn. From it come the contract tests,
+the gradient checks, and whatever else wants every layer on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cases.values import Rng, away, distinct, labels, normal, positive
+from netrun.config import schema
+from netrun.config.upgrade import parse_net
+
+Draw = Callable[..., Any]
+Shape = tuple[int, ...]
+TRAIN, TEST = schema.TRAIN, schema.TEST
+
+
+@dataclass(frozen=True)
+class Bottom:
+    """How one bottom is drawn. ``batch``: its first axis is the batch, so that a row can be tried with one sample."""
+
+    shape: Shape
+    values: Draw = away
+    batch: bool = True
+
+    def with_one_sample(self) -> Bottom:
+        """The same with a batch of one."""
+        return Bottom((1, *self.shape[1:]), self.values, True) if self.batch and self.shape else self
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    """One row.
+
+    Attributes:
+        type: the layer type.
+        note: what is special about the row.
+        body: the layer's text without name, type, bottom and top.
+        bottoms: how they are drawn.
+        wants: the bottoms whose gradient is checked by finite differences; their values stay away from kinks.
+        tops: how many.
+        phase: TRAIN or TEST.
+        single: a batch of one makes sense.
+        rtol: of the gradient check; more than the default only where the gradient is not the derivative on purpose.
+    """
+
+    type: str
+    note: str
+    body: str
+    bottoms: tuple[Bottom, ...]
+    wants: tuple[int, ...]
+    tops: int = 1
+    phase: int = TEST
+    single: bool = True
+    rtol: float = 1e-5
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.note}"
+
+    def with_one_sample(self) -> LayerCase:
+        """The same row with a batch of one."""
+        small = tuple(b.with_one_sample() for b in self.bottoms)
+        return LayerCase(self.type, self.note, self.body, small, self.wants, self.tops, self.phase)
+
+    @property
+    def top_names(self) -> list[str]:
+        """Names of the tops: y0, y1 ..."""
+        return [f"y{i}" for i in range(self.tops)]
+
+    @property
+    def layer_text(self) -> str:
+        """The layer in the prototxt, called t, with bottoms x0, x1 ..."""
+        ends = [f'bottom: "x{i}"' for i in range(len(self.bottoms))] + [f'top: "{name}"' for name in self.top_names]
+        return f'layer {{ name: "t" type: "{self.type}" {" ".join(ends)} {self.body} }}'
+
+    def message(self) -> schema.LayerParameter:
+        """The layer alone."""
+        return parse_net(self.layer_text)[0].layer[0]
+
+    def net(self) -> schema.NetParameter:
+        """The layer behind an Input for each bottom."""
+        inputs = []
+        for i, bottom in enumerate(self.bottoms):
+            shape = " ".join(f"dim: {n}" for n in bottom.shape)
+            inputs.append(f'layer {{ name: "x{i}" type: "Input" top: "x{i}" input_param {{ shape {{ {shape} }} }} }}')
+        return parse_net("\n".join(["force_backward: true", *inputs, self.layer_text]))[0]
+
+    def draw(self, dtype: str, seed: int = 1) -> list[Any]:
+        """Values of the bottoms; the same every time."""
+        rng = np.random.default_rng(seed)
+        return [np.asarray(b.values(rng, dtype, *b.shape), dtype) for b in self.bottoms]
+
+
+LAYERS: list[LayerCase] = []
+"""The table."""
+
+
+def row(kind: str, note: str, body: str, *bottoms: Bottom, wants: Any = None, **rest: Any) -> None:
+    """Add a row; every bottom's gradient is checked unless ``wants`` says which."""
+    chosen = tuple(range(len(bottoms))) if wants is None else tuple(wants)
+    LAYERS.append(LayerCase(kind, note, body, bottoms, chosen, **rest))
+
+
+def x(*shape: int, values: Draw = away, batch: bool = True) -> Bottom:
+    """A bottom of that shape."""
+    return Bottom(shape, values, batch)
+
+
+def classes(count: int) -> Draw:
+    """Labels below ``count``."""
+    return lambda rng, dtype, *shape: labels(rng, count, *shape).astype(dtype)
+
+
+def probabilities(rng: Rng, dtype: str, *shape: int) -> Any:
+    """Positive, adding up to 1 over axis 1."""
+    drawn = positive(rng, dtype, *shape)
+    return drawn / drawn.sum(axis=1, keepdims=True)
+
+
+def fractions(rng: Rng, dtype: str, *shape: int) -> Any:
+    """Between 0 and 1."""
+    return rng.random(shape).astype(dtype)
+
+
+GAUSS = 'weight_filler { type: "gaussian" std: 0.5 } bias_filler { type: "uniform" min: -1 }'
+
+# -------------------------------------------------------------------------------------------------------- activations
+row("ReLU", "plain", "", x(2, 3, 4))
+row("ReLU", "leaky", "relu_param { negative_slope: 0.1 }", x(2, 3))
+row("ReLU", "negative slope below 0", "relu_param { negative_slope: -0.5 }", x(2, 3))
+row("PReLU", "one slope a channel", "", x(2, 3, 4, 4))
+row("PReLU", "one slope", "prelu_param { channel_shared: true }", x(2, 3, 5))
+row("ELU", "alpha", "elu_param { alpha: 0.7 }", x(2, 3, 4))
+row("Sigmoid", "plain", "", x(2, 3, 4))
+row("TanH", "plain", "", x(2, 3, 4))
+row("Swish", "beta", "swish_param { beta: 1.5 }", x(2, 3, 4))
+row("BNLL", "plain", "", x(2, 3, 4))
+row("Softmax", "channels", "", x(2, 5, 3))
+row("Softmax", "last axis", "softmax_param { axis: -1 }", x(2, 3, 4))
+row("AbsVal", "plain", "", x(2, 3, 4))
+row("Clip", "both sides", "clip_param { min: -0.7 max: 0.6 }", x(3, 5, values=normal))
+row("Clip", "one side", "clip_param { min: 0 max: inf }", x(3, 5))
+row("Threshold", "no gradient", "threshold_param { threshold: 0.3 }", x(3, 5), wants=[])
+row("Exp", "e", "", x(2, 3))
+row("Exp", "base, scale, shift", "exp_param { base: 2 scale: -0.5 shift: 1 }", x(2, 3))
+row("Log", "e", "", x(2, 3, values=positive))
+row("Log", "base, scale, shift", "log_param { base: 10 scale: 2 shift: 0.5 }", x(2, 3, values=positive))
+for _power in (0, 1, 2, 0.5, -1, 3, -0.75):
+    row("Power", f"to {_power}", f"power_param {{ power: {_power} scale: 1.5 shift: 0.25 }}", x(2, 3, values=positive))
+row("Power", "of a constant", "power_param { power: 2 scale: 0 shift: -3 }", x(2, 3))
+row("Dropout", "in training", "dropout_param { dropout_ratio: 0.4 }", x(4, 3, 5), phase=TRAIN)
+row("Dropout", "in use", "dropout_param { dropout_ratio: 0.4 }", x(4, 3, 5))
+row("Dropout", "nothing dropped", "dropout_param { dropout_ratio: 0 }", x(4, 3), phase=TRAIN)
+
+# -------------------------------------------------------------------------------------------- convolution and pooling
+for _body in (
+    "num_output: 4 kernel_size: 3", "num_output: 4 kernel_size: 3 pad: 1 stride: 2 bias_term: false",
+    "num_output: 6 kernel_h: 2 kernel_w: 3 pad_w: 1 stride_h: 2 stride_w: 1 group: 3",
+    "num_output: 3 kernel_size: 2 dilation: 2", "num_output: 3 group: 3 kernel_size: 3 pad: 1",
+):  # fmt: skip
+    row("Convolution", _body, f"convolution_param {{ {_body} {GAUSS} }}", x(2, 3, 6, 5))
+row("Convolution", "one axis", f"convolution_param {{ num_output: 2 kernel_size: 3 {GAUSS} }}", x(2, 3, 7))
+row("Convolution", "three axes", f"convolution_param {{ num_output: 2 kernel_size: 2 {GAUSS} }}", x(2, 2, 3, 4, 3))
+row("Convolution", "no spatial axes", f"convolution_param {{ group: 3 num_output: 6 {GAUSS} }}", x(2, 3))
+row("Convolution", "two batch axes", f"convolution_param {{ num_output: 2 kernel_size: 2 axis: 2 {GAUSS} }}",
+    x(2, 2, 3, 4, 3))  # fmt: skip
+row("Convolution", "two bottoms", f"convolution_param {{ num_output: 2 kernel_size: 2 {GAUSS} }}",
+    x(2, 3, 4, 3), x(2, 3, 4, 3), tops=2)  # fmt: skip
+for _body in (
+    "num_output: 4 kernel_size: 3", "num_output: 3 kernel_size: 4 pad: 1 stride: 2 bias_term: false",
+    "num_output: 6 kernel_size: 2 group: 3 stride: 2", "num_output: 2 kernel_size: 2 dilation: 2",
+):  # fmt: skip
+    row("Deconvolution", _body, f"convolution_param {{ {_body} {GAUSS} }}", x(2, 3, 3, 4))
+row("Deconvolution", "one axis", f"convolution_param {{ num_output: 2 kernel_size: 3 {GAUSS} }}", x(2, 3, 4))
+row("Deconvolution", "no spatial axes", f"convolution_param {{ num_output: 2 {GAUSS} }}", x(2, 3))
+row("Im2col", "padded", "convolution_param { kernel_size: 3 pad: 1 stride: 2 }", x(2, 3, 5, 4))
+row("Im2col", "two batch axes", "convolution_param { kernel_size: 2 axis: 2 }", x(2, 2, 3, 4))
+for _body in (
+    "kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2", "kernel_size: 3 stride: 2 pad: 1", "global_pooling: true",
+    "kernel_h: 2 kernel_w: 3 stride_h: 1 stride_w: 2 pad_w: 1", "kernel_size: 2 stride: 2 round_mode: FLOOR",
+):  # fmt: skip
+    row("Pooling", f"MAX {_body}", f"pooling_param {{ {_body} }}", x(2, 3, 7, 6, values=distinct))
+    row("Pooling", f"AVE {_body}", f"pooling_param {{ pool: AVE {_body} }}", x(2, 3, 7, 6))
+row("Pooling", "mask", "pooling_param { kernel_size: 3 stride: 2 }", x(2, 3, 7, 6, values=distinct), tops=2)
+row("Pooling", "one axis", "pooling_param { kernel_size: 3 stride: 2 }", x(2, 3, 8, values=distinct))
+row("Pooling", "three axes", "pooling_param { pool: AVE kernel_size: 2 stride: 2 }", x(2, 2, 4, 5, 3))
+row("Pooling", "stochastic in training", "pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }",
+    x(2, 3, 6, 6, values=positive), phase=TRAIN)  # fmt: skip
+row("Pooling", "stochastic in use", "pooling_param { pool: STOCHASTIC kernel_size: 3 stride: 2 }",
+    x(2, 3, 6, 7, values=positive))  # fmt: skip
+row("SPP", "three levels", "spp_param { pyramid_height: 3 }", x(2, 2, 8, 7, values=distinct))
+row("SPP", "one level", "spp_param { pyramid_height: 1 pool: AVE }", x(2, 2, 5, 4))
+row("SPP", "stochastic in training", "spp_param { pyramid_height: 2 pool: STOCHASTIC }",
+    x(2, 2, 8, 4, values=positive), phase=TRAIN)  # fmt: skip
+
+# -------------------------------------------------------------------------------------------------------------- dense
+row("InnerProduct", "plain", f"inner_product_param {{ num_output: 4 {GAUSS} }}", x(3, 2, 5))
+row("InnerProduct", "transposed", f"inner_product_param {{ num_output: 4 transpose: true {GAUSS} }}", x(3, 5))
+row("InnerProduct", "last axis", f"inner_product_param {{ num_output: 4 axis: -1 bias_term: false {GAUSS} }}",
+    x(3, 2, 5))  # fmt: skip
+row("InnerProduct", "axis 0", f"inner_product_param {{ num_output: 4 axis: 0 {GAUSS} }}", x(3, 2))
+row("Embed", "bias", f"embed_param {{ num_output: 3 input_dim: 5 {GAUSS} }}", x(4, 2, values=classes(5)), wants=[])
+row("Embed", "no bias", f"embed_param {{ num_output: 3 input_dim: 5 bias_term: false {GAUSS} }}",
+    x(4, values=classes(5)), wants=[])  # fmt: skip
+row("Parameter", "a matrix", "parameter_param { shape { dim: 2 dim: 3 } }")
+
+# ------------------------------------------------------------------------------------------- normalisation and scales
+row("LRN", "across channels", "lrn_param { local_size: 3 alpha: 0.5 beta: 0.75 k: 2 }", x(2, 5, 3, 2))
+row("LRN", "one axis", "lrn_param { local_size: 3 alpha: 0.5 }", x(2, 5, 3))
+row("LRN", "within a channel", "lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 alpha: 0.5 }", x(2, 2, 4, 5))
+row("BatchNorm", "in training", "", x(4, 3, 2, 3), phase=TRAIN)
+row("BatchNorm", "in use", "batch_norm_param { eps: 0.5 }", x(4, 3, 2, 3))
+row("BatchNorm", "running statistics in training", "batch_norm_param { use_global_stats: true }", x(4, 3), phase=TRAIN)
+row("MVN", "a channel", "mvn_param { eps: 0 }", x(2, 3, 4, 2))
+row("MVN", "all channels", "mvn_param { across_channels: true }", x(2, 3, 4))
+row("MVN", "mean only", "mvn_param { normalize_variance: false }", x(2, 3, 4, 2))
+row("Scale", "a channel", "scale_param { bias_term: true }", x(2, 3, 4))
+row("Scale", "two axes", 'scale_param { axis: 1 num_axes: 2 filler { type: "gaussian" } }', x(2, 3, 4, 2))
+row("Scale", "one number", "scale_param { axis: 0 num_axes: 0 bias_term: true }", x(2, 3))
+row("Scale", "two bottoms", "scale_param { bias_term: true }", x(2, 3, 4), x(3, 4, batch=False))
+row("Scale", "a number as second bottom", "", x(2, 3, 4), x())
+row("Bias", "a channel", "", x(2, 3, 4))
+row("Bias", "all axes", "bias_param { axis: 1 num_axes: -1 }", x(2, 3, 4))
+row("Bias", "two bottoms", "bias_param { axis: -1 }", x(2, 3, 4), x(4, batch=False))
+
+# -------------------------------------------------------------------------------------------------- shapes and joining
+row("Concat", "channels", "", x(2, 3, 4), x(2, 1, 4), x(2, 2, 4))
+row("Concat", "last axis", "concat_param { axis: -1 }", x(2, 3), x(2, 4))
+row("Concat", "one bottom", "", x(2, 3))
+row("Slice", "equal parts", "", x(2, 6, 3), tops=3)
+row("Slice", "points", "slice_param { axis: -1 slice_point: 1 slice_point: 4 }", x(2, 6), tops=3)
+row("Slice", "one top", "", x(2, 6))
+row("Split", "two tops", "", x(2, 3), tops=2)
+row("Silence", "two bottoms", "", x(2, 3), x(4), tops=0)
+row("Flatten", "all", "", x(2, 3, 4))
+row("Flatten", "a range", "flatten_param { axis: -3 end_axis: -2 }", x(2, 3, 4, 2))
+row("Reshape", "kept and computed", "reshape_param { shape { dim: 0 dim: -1 dim: 2 } }", x(2, 3, 4))
+row("Reshape", "an axis behind", "reshape_param { axis: -1 shape { dim: 1 } }", x(2, 3))
+row("Tile", "channels", "tile_param { tiles: 3 }", x(2, 3, 4))
+row("Tile", "last axis", "tile_param { axis: -1 tiles: 2 }", x(2, 3))
+row("Crop", "images", "crop_param { offset: 1 offset: 2 }", x(2, 3, 6, 5), x(2, 3, 3, 2), wants=[0])
+row("Crop", "one offset", "crop_param { axis: 1 offset: 1 }", x(2, 4, 5), x(2, 2, 3), wants=[0])
+row("BatchReindex", "repeated", "", x(3, 4, batch=False), x(5, values=classes(3)), wants=[0])
+for _body in ("", "eltwise_param { coeff: 0.5 coeff: -1 coeff: 2 }", "eltwise_param { operation: PROD }",
+              "eltwise_param { operation: MAX }"):  # fmt: skip
+    row("Eltwise", _body or "SUM", _body, *[x(2, 3, 4, values=lambda r, t, *s, i=i: distinct(r, t, *s) + 0.007 * i)
+                                           for i in range(3)])  # fmt: skip
+for _operation in ("SUM", "ASUM", "SUMSQ", "MEAN"):
+    row("Reduction", _operation, f"reduction_param {{ operation: {_operation} axis: 1 coeff: 1.5 }}", x(2, 3, 4))
+row("Reduction", "everything", "", x(2, 3))
+
+# ---------------------------------------------------------------------------------------------------- losses and scores
+row("SoftmaxWithLoss", "plain", "", x(4, 5), x(4, values=classes(5)), wants=[0])
+row("SoftmaxWithLoss", "images, ignored labels", "loss_param { ignore_label: 2 }",
+    x(2, 4, 3, 3), x(2, 3, 3, values=classes(4)), wants=[0])  # fmt: skip
+row("SoftmaxWithLoss", "with its probabilities", "loss_param { normalization: FULL }",
+    x(2, 4, 3), x(2, 3, values=classes(4)), wants=[0], tops=2)  # fmt: skip
+row("EuclideanLoss", "both gradients", "", x(3, 4), x(3, 2, 2))
+for _mode in ("BATCH_SIZE", "VALID", "FULL", "NONE"):
+    row("SigmoidCrossEntropyLoss", _mode, f"loss_param {{ normalization: {_mode} ignore_label: 1 }}",
+        x(3, 4), x(3, 4, values=classes(3)), wants=[0])  # fmt: skip
+row("SigmoidCrossEntropyLoss", "soft targets", "", x(3, 4), x(3, 2, 2, values=fractions), wants=[0])
+row("InfogainLoss", "plain", "", x(4, 3), x(4, values=classes(3)), x(1, 1, 3, 3, batch=False), wants=[0])
+row("InfogainLoss", "images, ignored labels, probabilities", "loss_param { ignore_label: 0 }",
+    x(2, 3, 2, 2), x(2, 2, 2, values=classes(3)), x(3, 3, batch=False), wants=[0], tops=2)  # fmt: skip
+row("HingeLoss", "L1", "", x(4, 3), x(4, values=classes(3)), wants=[0])
+row("HingeLoss", "L2", "hinge_loss_param { norm: L2 }", x(4, 3, 2), x(4, 1, values=classes(6)), wants=[0])
+row("MultinomialLogisticLoss", "plain", "", x(4, 3, values=probabilities), x(4, values=classes(3)), wants=[0])
+row("ContrastiveLoss", "distances", "contrastive_loss_param { margin: 4 }",
+    x(6, 3), x(6, 3, 1, 1), x(6, values=classes(2)), wants=[0, 1], rtol=1e-3)  # fmt: skip
+row("ContrastiveLoss", "legacy", "contrastive_loss_param { margin: 4 legacy_version: true }",
+    x(6, 3), x(6, 3), x(6, 1, values=classes(2)), wants=[0, 1])  # fmt: skip
+row("Accuracy", "plain", "", x(6, 4), x(6, values=classes(4)), wants=[])
+row("Accuracy", "top 2, ignored, per class", "accuracy_param { top_k: 2 ignore_label: 1 }",
+    x(2, 4, 3), x(2, 3, values=classes(4)), wants=[], tops=2)  # fmt: skip
+row("Accuracy", "everything ignored", "accuracy_param { ignore_label: 0 }", x(3, 4), x(3, values=classes(1)), wants=[])
+row("ArgMax", "all", "argmax_param { top_k: 2 }", x(2, 3, 4), wants=[])
+row("ArgMax", "with values", "argmax_param { top_k: 2 out_max_val: true }", x(2, 3, 4), wants=[])
+row("ArgMax", "an axis", "argmax_param { axis: 1 }", x(2, 3, 4), wants=[])
+row("ArgMax", "values of an axis", "argmax_param { axis: 1 out_max_val: true }", x(2, 3, 4), wants=[])
+
+# -------------------------------------------------------------------------------------------------------------- inputs
+row("Input", "one shape for two tops", "input_param { shape { dim: 2 dim: 3 } }", tops=2)
+row("Data", "its shape is said", 'data_param { source: "absent" backend: LMDB batch_size: 4 '
+    "record_shape { dim: 3 dim: 6 dim: 5 } } transform_param { crop_size: 4 }", tops=2)  # fmt: skip
+row("DummyData", "two shapes", "dummy_data_param { shape { dim: 2 } shape { dim: 3 dim: 1 } "
+    'data_filler { type: "gaussian" } data_filler { value: 2 } }', tops=2)  # fmt: skip
+row("MemoryData", "plain", "memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }", tops=2)
+
+__all__ = ["LAYERS", "LayerCase"]

@@ -1,0 +1,62 @@
+"""The derived gradient of every row against finite differences in float64, along random directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases.layers import LAYERS, LayerCase
+
+from netrun.layers import Layer
+from netrun.net import Net
+
+STEP = 1e-6
+
+
+def learned(net: Net) -> list[Any]:
+    """The parameters that a gradient reaches."""
+    return [b for node in net.graph.nodes for b, p in zip(net.params.get(node.name, []), node.parameters, strict=True)
+            if p.trained]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [c for c in LAYERS if c.tops and not Layer.registry[c.type].fed], ids=str)
+def test_gradient(case: LayerCase) -> None:
+    rng = np.random.default_rng(11)
+    values = case.draw("float64")
+    with Net(case.net(), case.phase, device="reference", dtype="float64") as net:
+        for blobs in net.params.values():
+            for blob in blobs:
+                blob.data[...] += 0.3 + 0.1 * rng.random(blob.shape)
+        statistics = [b for bs in net.params.values() for b in bs if not any(b is o for o in learned(net))]
+        frozen = [b.data.copy() for b in statistics]
+        points = [values[i] for i in case.wants] + [blob.data for blob in learned(net)]
+        starts = [p.copy() for p in points]
+        weights = {}
+        for name in case.top_names:
+            weights[name] = rng.normal(size=net.blobs[name].shape)
+
+        def loss() -> float:
+            for blob, value in zip(statistics, frozen, strict=True):
+                blob.data[...] = value
+            net.forward(**{f"x{i}": value for i, value in enumerate(values)})
+            smooth = [name for name in case.top_names if not (case.type == "Pooling" and name == "y1")]
+            return sum(float((net.blobs[name].data * weights[name]).sum()) for name in smooth)
+
+        loss()
+        net.clear_param_diffs()
+        net.backward(**weights)
+        blobs = [net.blobs[f"x{i}"] for i in case.wants] + learned(net)
+        gradients = [blob.diff.copy() for blob in blobs]
+        for i in set(range(len(values))) - set(case.wants):
+            assert not net.blobs[f"x{i}"].diff.any(), f"bottom {i} gets a gradient"
+        for point, start, gradient in zip(points, starts, gradients, strict=True):
+            for _ in range(2):
+                direction = rng.normal(size=point.shape)
+                ends = []
+                for sign in (1, -1):
+                    point[...] = start + sign * STEP * direction
+                    ends.append(loss())
+                point[...] = start
+                slope = (ends[0] - ends[1]) / (2 * STEP)
+                assert float((gradient * direction).sum()) == pytest.approx(slope, rel=case.rtol, abs=1e-7)
