@@ -95,14 +95,13 @@ def softmax_nll_grad(
 ) -> Step:
     """Kernels.softmax_nll_grad, bound."""
     home, source = _rows(dx, axis), _rows(prob, axis)
-    outer, k, inner = home.shape
+    outer, _, inner = home.shape
     o, i = np.ogrid[:outer, :inner]
     one = dx.dtype.type(1)
 
     def grad() -> None:
         classes = whole_numbers(label).reshape(outer, inner)
-        if home is not source:
-            np.copyto(home, source)
+        np.copyto(home, source)
         if ignore is None:
             home[o, classes, i] -= one
         else:

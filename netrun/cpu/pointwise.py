@@ -103,7 +103,8 @@ def _steps(
         if op == "input":
             steps.append(partial(np.copyto, home, inputs[operation.name], casting="unsafe"))
         elif op == "where":
-            steps += _where(*args, home)
+            test, yes, no = args
+            steps += [partial(np.copyto, home, no), partial(np.copyto, home, yes, where=test)]
         elif op == "copy":
             steps.append(partial(np.copyto, home, args[0]))
         elif op == "erf":
@@ -126,12 +127,9 @@ def _may_write(tape: Tape, i: int, last: list[int], values: list[Array], target:
     return True
 
 
-def _where(mask: Array, yes: Array, no: Array, home: Array) -> list[Step]:
-    return [partial(np.copyto, home, no), partial(np.copyto, home, yes, where=mask)]
-
-
 def _work(plan: Layout, count: int, dtype: np.dtype[Any]) -> list[Part]:
-    return [((count,), dtype)] * plan.buffers + [((count,), np.dtype(bool))] * plan.masks
+    floats: list[Part] = [((count,), dtype)] * plan.buffers
+    return floats + [((count,), np.dtype(bool))] * plan.masks
 
 
 def _bind(

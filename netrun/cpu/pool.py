@@ -231,7 +231,7 @@ def workspace(call: Call) -> int:
     shapes: Any = [(arg.shape, arg.dtype) for arg in call.args if arg is not None and not isinstance(arg, tuple)]
     window = call.attrs["window"]
     if call.op.name == "pool_max":
-        return carved_bytes(_max_parts(*shapes[1], window))
+        return carved_bytes(_max_parts(shapes[1][0], shapes[1][1], window))
     if call.op.name == "pool_max_grad":
         return carved_bytes(_grad_parts(shapes[1][0], window))
     (first, dtype), (second, _) = shapes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def split(x: Array, ys: Sequence[Array], scratch: Any, *, axis: int) -> Step:
 
 def _cuts(whole: Array, lengths: Sequence[int], axis: int) -> list[Array]:
     ends = np.cumsum([0, *lengths]).tolist()
-    return [whole[(slice(None),) * axis + (slice(a, b),)] for a, b in zip(ends, ends[1:], strict=False)]
+    return [whole[(slice(None),) * axis + (slice(a, b),)] for a, b in pairwise(ends)]
 
 
 def _copies(pairs: Sequence[tuple[Array, Array]]) -> Step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import numpy as np
 from netrun.config import schema
 from netrun.config.paths import resolve
 from netrun.data.feeder import Cursor, Floats
-from netrun.errors import ConfigError, DataError, Where, missing_extra
+from netrun.data.settings import Settings
+from netrun.errors import DataError, missing_extra
 from netrun.random import generator
 
 
@@ -29,22 +30,13 @@ class Hdf5Feeder:
         UsageError: h5py is not installed.
     """
 
-    def __init__(
-        self,
-        layer: schema.LayerParameter,
-        folder: str = "",
-        where: Where | None = None,
-        seed: int = 0,
-        stream: str = "train",
-        classes: Mapping[str, int] | None = None,
-    ) -> None:
-        self._layer, self._where, self._seed, self._stream = layer, where, seed, stream
-        self._classes = dict(classes or {})
-        self.names = tuple(layer.top)
-        parameters = layer.hdf5_data_param
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._layer = settings, settings.layer
+        self.names = tuple(self._layer.top)
+        parameters = self._layer.hdf5_data_param
         self._check(parameters)
         self._batch = parameters.batch_size
-        self._files = self._listed(parameters.source, folder)
+        self._files = self._listed(parameters.source, settings.folder)
         self._counts: list[int] = []
         rows: dict[str, tuple[int, ...]] = {}
         for file in self._files:
@@ -66,11 +58,11 @@ class Hdf5Feeder:
     # ------------------------------------------------------------------------------------------------------ settings
     def _check(self, parameters: schema.HDF5DataParameter) -> None:
         if self._layer.HasField("transform_param"):
-            raise self._wrong("HDF5Data does not transform its data; remove transform_param")
+            raise self._settings.wrong("HDF5Data does not transform its data; remove transform_param")
         if not parameters.source:
-            raise self._wrong("hdf5_data_param needs a source, a text file that lists HDF5 files")
+            raise self._settings.wrong("hdf5_data_param needs a source, a text file that lists HDF5 files")
         if not parameters.batch_size:
-            raise self._wrong("hdf5_data_param needs a batch_size of 1 or more")
+            raise self._settings.wrong("hdf5_data_param needs a batch_size of 1 or more")
 
     def _listed(self, source: str, folder: str) -> list[str]:
         path = resolve(source, folder)
@@ -83,11 +75,8 @@ class Hdf5Feeder:
             raise self._bad(f'source "{source}" lists no files')
         return [resolve(name, os.path.dirname(path)) for name in names]
 
-    def _wrong(self, what: str) -> ConfigError:
-        return ConfigError(f"{self._layer.name} ({self._layer.type}): {what}", self._where)
-
     def _bad(self, what: str) -> DataError:
-        return DataError(f"{self._layer.name} ({self._layer.type}): {what}", self._where)
+        return self._settings.bad(DataError(what))
 
     # --------------------------------------------------------------------------------------------------------- files
     @contextlib.contextmanager
@@ -142,7 +131,7 @@ class Hdf5Feeder:
         return [int(i) for i in self._random(epoch, "files").permutation(count)]
 
     def _random(self, epoch: int, what: object) -> np.random.Generator:
-        return generator(self._seed, self._stream, self._layer.name, "shuffle", epoch, what)
+        return generator(self._settings.seed, self._settings.stream, self._layer.name, "shuffle", epoch, what)
 
     # ------------------------------------------------------------------------------------------------------ a feeder
     def next(self) -> list[Floats]:
@@ -165,7 +154,7 @@ class Hdf5Feeder:
 
     def _check_labels(self, batch: list[Floats]) -> None:
         for name, values in zip(self.names, batch, strict=True):
-            classes = self._classes.get(name)
+            classes = self._settings.classes.get(name)
             if classes is None:
                 continue
             wrong = np.flatnonzero((values < 0) | (values >= classes) | ~np.isfinite(values))

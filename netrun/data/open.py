@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 
 from netrun.config import schema
 from netrun.data.feeder import Feeder
+from netrun.data.hdf5 import Hdf5Feeder
 from netrun.data.records import DataFeeder, shapes_of
 from netrun.data.settings import Settings
 from netrun.errors import ConfigError, Where, nearest
 
 FEEDERS: dict[str, tuple[Callable[[Settings], Feeder], Callable[[Settings], list[tuple[int, ...]]]]] = {
     "Data": (DataFeeder, shapes_of),
+    "HDF5Data": (Hdf5Feeder, lambda settings: list(Hdf5Feeder(settings).shapes)),
 }
 """By layer type: what opens a feeder, and what tells the shapes of the tops without starting one."""
 

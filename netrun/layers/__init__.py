@@ -20,6 +20,6 @@ from . import (
 from .base import Context, Layer, layer_type
 
 __all__ = [
-    "Context", "Layer", "activation", "conv", "dense", "dropout", "function", "hdf5", "inputs", "layer_type", "loss", "margin",
-    "metric", "norm", "pool", "reduce", "scale", "shape",
+    "Context", "Layer", "activation", "conv", "dense", "dropout", "function", "hdf5", "inputs", "layer_type", "loss",
+    "margin", "metric", "norm", "pool", "reduce", "scale", "shape",
 ]  # fmt: skip

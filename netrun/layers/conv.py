@@ -9,7 +9,7 @@ from typing import Any
 from ..kernels import Kernels
 from ..types import Shape, Spec, Window
 from .base import Layer
-from .windows import axes_text, read_window, size_text
+from .windows import needs_text, read_window, size_text
 
 
 class _Windowed(Layer):
@@ -45,7 +45,7 @@ class _Windowed(Layer):
                 f"kernel {size_text(window.kernel)}{dilated} does not fit its input",
                 at="kernel_size",
                 bottom=0,
-                hint=f"needs   {axes_text(window.rank)} >= {size_text(tuple(least))}, or more pad",
+                hint=needs_text(tuple(least)),
             )
 
 

@@ -48,7 +48,7 @@ class DummyFeeder:
             if filler.type != "constant":
                 return values
             self._constants[i] = values
-        return self._constants[i].copy()
+        return np.array(self._constants[i])
 
     def state(self) -> Cursor:
         """The number of batches handed out, as if a batch were one record."""

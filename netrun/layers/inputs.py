@@ -84,7 +84,7 @@ class Data(_Read):
     """
 
     param = "data_param"
-    tops = (1, 2)
+    tops: ClassVar[Count] = (1, 2)
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         context = self.context

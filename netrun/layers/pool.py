@@ -11,7 +11,7 @@ from ..kernels import Kernels
 from ..random import stream_of
 from ..types import Shape, Spec, Window
 from .base import Layer
-from .windows import axes_text, given, pooled, read_window, size_text
+from .windows import given, needs_text, pooled, read_window, size_text
 
 MAX, AVE, STOCHASTIC = schema.PoolingParameter.MAX, schema.PoolingParameter.AVE, schema.PoolingParameter.STOCHASTIC
 
@@ -82,7 +82,7 @@ class Pooling(Layer):
             self.fail("stochastic pooling works without pad only", at="pad")
         out = pooled(window, size, ceil=self.p.round_mode == schema.PoolingParameter.CEIL)
         if any(n < 1 for n in out):
-            self._too_large(window, size)
+            self._too_large(window)
         return [self.spec((*shape[:2], *out), bottom[0].dtype)] * max(1, len(self.message.top))
 
     def _whole(self, size: Shape) -> Window:
@@ -94,13 +94,13 @@ class Pooling(Layer):
                 self.fail(f"global_pooling goes with {field}: {wanted} only", at=field)
         return Window(size)
 
-    def _too_large(self, window: Window, size: Shape) -> None:
+    def _too_large(self, window: Window) -> None:
         least = tuple(k - 2 * p for k, p in zip(window.kernel, window.pad, strict=True))
         self.fail(
             f"kernel {size_text(window.kernel)} does not fit its input",
             at="kernel_size",
             bottom=0,
-            hint=f"needs   {axes_text(len(size))} >= {size_text(least)}, or more pad",
+            hint=needs_text(least),
         )
 
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:

@@ -74,9 +74,12 @@ def size_text(values: Shape) -> str:
     return "x".join(map(str, values))
 
 
-def axes_text(rank: int) -> str:
-    """What spatial axes are called: H, W."""
-    return {1: "the spatial axis", 2: "H, W", 3: "D, H, W"}.get(rank, "the spatial axes")
+def needs_text(least: Shape) -> str:
+    """The line that says how large the spatial axes have to be: needs H, W >= 11, or more pad."""
+    axes = {1: ["L"], 2: ["H", "W"], 3: ["D", "H", "W"]}.get(len(least), [f"axis {i + 2}" for i in range(len(least))])
+    if len(set(least)) == 1:
+        return f"needs {', '.join(axes)} >= {least[0]}, or more pad"
+    return f"needs {', '.join(f'{axis} >= {n}' for axis, n in zip(axes, least, strict=True))}, or more pad"
 
 
 def pooled(window: Window, size: Shape, *, ceil: bool) -> Shape:

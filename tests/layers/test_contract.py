@@ -19,6 +19,8 @@ COMPUTED = pytest.mark.parametrize("case", [c for c in LAYERS if not Layer.regis
 
 
 def make(case: LayerCase, dtype: str = "float32") -> Layer:
+    if case.needs:
+        pytest.importorskip(case.needs)
     return Layer.registry[case.type](case.message(), Context(phase=case.phase, dtype=dtype))
 
 

@@ -1,0 +1,272 @@
+"""Every command and flag. It understands Caffe's spelling too: ``-solver x``, ``--sigint_effect=stop``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ..errors import UsageError, nearest
+from ..version import __version__
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are UsageErrors: one line, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        raise UsageError(f"{self.prog}: {message}", None, [f"{self.prog} --help lists its flags"])
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: where its ``run`` is, what it is for, and an example that works as typed."""
+
+    name: str
+    module: str
+    what: str
+    example: str
+    add: Callable[[Parser], None]
+    aliases: tuple[str, ...] = ()
+
+
+# --------------------------------------------------------------------------------------------------------- flag groups
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"wants a whole number, got '{text}'") from None
+
+
+def _count(text: str) -> int:
+    value = _whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"wants a number of at least 1, got '{text}'")
+    return value
+
+
+def _device(parser: Parser, default: str = "auto, or what the solver says") -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--device", metavar="D", default="", help=f"auto, cpu, cuda:N, reference or null (default: {default})"
+    )
+    group.add_argument("--gpu", metavar="N", default="", help="as in Caffe: the number of a GPU, all, or none")
+
+
+def _state(parser: Parser, phase: str | None = "TRAIN") -> None:
+    if phase:
+        parser.add_argument(
+            "--phase", default=phase, type=str.upper, metavar="PHASE", help=f"TRAIN or TEST (default: {phase})"
+        )
+    parser.add_argument("--level", type=_whole, help="the level that include and exclude rules of layers see")
+    parser.add_argument("--stage", default="", metavar="A,B", help="the stages that these rules see")
+
+
+def _log(parser: Parser) -> None:
+    parser.add_argument(
+        "--log", choices=("caffe", "short"), help="wording of the log (default: short on a terminal, else Caffe's)"
+    )
+
+
+def _json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="results as JSON on stdout")
+
+
+def _effect(parser: Parser, flag: str, default: str, event: str) -> None:
+    choices = ("stop", "snapshot", "none")
+    parser.add_argument(flag, choices=choices, default=default, help=f"what {event} does (default: {default})")
+
+
+def _shapes(parser: Parser) -> None:
+    parser.add_argument(
+        "--input-shape", action="append", default=[], metavar="BLOB=N,C,H,W", help="another shape for an input"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+def _train(parser: Parser) -> None:
+    parser.add_argument("file", nargs="?", metavar="SOLVER", help="the solver's prototxt (--solver may be left out)")
+    parser.add_argument("--solver", metavar="FILE", help="the solver's prototxt")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--weights", metavar="A,B", default="", help="start from the weights of these files")
+    start.add_argument("--snapshot", metavar="FILE", default="", help="go on from a .solverstate")
+    _device(parser)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE",
+        help="another value for a field of the solver (base_lr=0.02, train_state.level=1, 'stepvalue=[100, 200]')",
+    )  # fmt: skip
+    _state(parser, phase=None)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="one iteration, one test, a snapshot and a resume; leaves nothing behind"
+    )
+    _effect(parser, "--sigint-effect", "stop", "Ctrl-C")
+    _effect(parser, "--sighup-effect", "snapshot", "SIGHUP")
+    _log(parser)
+    _json(parser)
+
+
+def _model(parser: Parser, weights: bool) -> None:
+    parser.add_argument("file", nargs="?", metavar="MODEL", help="the net's prototxt (--model may be left out)")
+    parser.add_argument("--model", metavar="FILE", help="the net's prototxt")
+    if weights:
+        parser.add_argument("--weights", metavar="A,B", default="", help="a .caffemodel or .h5 file, or several")
+    parser.add_argument("--iterations", type=_count, default=50, metavar="N", help="how many batches (default: 50)")
+
+
+def _test(parser: Parser) -> None:
+    _model(parser, weights=True)
+    _device(parser, "auto")
+    _state(parser, phase=None)
+    _log(parser)
+    _json(parser)
+
+
+def _time(parser: Parser) -> None:
+    _model(parser, weights=False)
+    _device(parser, "auto")
+    _state(parser)
+    _shapes(parser)
+    _log(parser)
+    _json(parser)
+
+
+def _check(parser: Parser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="nets and solvers")
+    _json(parser)
+
+
+def _summary(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a net, or a solver (its training net)")
+    _state(parser)
+    _shapes(parser)
+    _json(parser)
+
+
+def _plan(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a net (its forward pass) or a solver (its training iteration)")
+    _state(parser)
+    _shapes(parser)
+    parser.add_argument("--device", default="null", metavar="D", help="the device it is planned for (default: null)")
+    _json(parser)
+
+
+def _devices(parser: Parser) -> None:
+    parser.add_argument("--gpu", metavar="N", default="", help="look at these GPUs alone, as Caffe's device_query does")
+    _json(parser)
+
+
+def _explain(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a layer type, message, field or path such as pooling_param.pad")
+
+
+def _data(parser: Parser) -> None:
+    parser.add_argument("what", choices=("mnist", "cifar10", "mean"), metavar="WHAT", help="mnist, cifar10 or mean")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="for mean: the database and the file to write")
+    parser.add_argument("--from", dest="source", metavar="DIR", help="the files, if they are here already")
+    parser.add_argument(
+        "--to", dest="target", metavar="DIR", help="where to (default: the folder in configs/, else the working one)"
+    )
+
+
+_TABLE = (
+    Command("train", "train", "train a net, or go on training it",
+            "netrun train --solver configs/digits/solver.prototxt --set base_lr=0.02", _train),
+    Command("test", "test", "score a net on its test data",
+            "netrun test --model net.prototxt --weights digits_iter_1000.caffemodel --iterations 6", _test),
+    Command("time", "timing", "time every layer, forward and backward",
+            "netrun time --model configs/benchmark/alexnet.prototxt --iterations 5 --input-shape data=16,3,224,224",
+            _time),
+    Command("check", "check", "find the mistakes in nets and solvers, without running them",
+            "netrun check configs/mnist/solver.prototxt", _check),
+    Command("summary", "summary", "the table of layers: shapes, parameters, multiply-adds",
+            "netrun summary configs/benchmark/alexnet.prototxt", _summary),
+    Command("plan", "plan", "the program a net becomes, one call a line, and its memory",
+            "netrun plan configs/mnist/lenet.prototxt", _plan),
+    Command("devices", "devices", "what can run here, and what is missing", "netrun devices", _devices,
+            ("device_query",)),
+    Command("explain", "explain", "what a field or a layer's parameters mean", "netrun explain Convolution", _explain),
+    Command("data", "data", "make the databases of mnist and cifar10, or a mean file",
+            "netrun data mnist --from ../shared/data/mnist", _data),
+)  # fmt: skip
+
+COMMANDS: dict[str, Command] = {command.name: command for command in _TABLE}
+_BY_NAME = {name: command for command in _TABLE for name in (command.name, *command.aliases)}
+
+
+def usage() -> str:
+    """What ``netrun`` alone prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {c.name:<{width}}  {c.what}" for c in COMMANDS.values()]
+    return "\n".join(
+        ["usage: netrun COMMAND [flags]", "", *lines, "",
+         "netrun COMMAND --help shows the flags; netrun --version the version.", "",
+         "example:", "  netrun train --solver configs/digits/solver.prototxt"]
+    )  # fmt: skip
+
+
+def parser_of(command: Command) -> Parser:
+    """The parser of one command; its help ends with an example."""
+    parser = Parser(
+        prog=f"netrun {command.name}",
+        description=f"{command.what[0].upper()}{command.what[1:]}.",
+        epilog=f"example:\n  {command.example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add(parser)
+    return parser
+
+
+def parse(argv: Sequence[str]) -> tuple[Command | None, argparse.Namespace]:
+    """The command and its arguments; None if everything was said already (usage, help, version).
+
+    Raises:
+        UsageError: there is no such command, or it has no such flag.
+    """
+    words = [w for w in map(normal, argv) if not _LOG_TO_STDERR.fullmatch(w)]
+    known = [w for w in words if w in _BY_NAME]
+    if words and words[0].startswith("-") and known:  # Caffe takes flags in front of the command
+        words.remove(known[0])
+        words.insert(0, known[0])
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    if not words or words[0] in ("--help", "-h"):
+        print(usage())
+        return None, argparse.Namespace()
+    if words[0] == "--version":
+        print(f"netrun {__version__}")
+        return None, argparse.Namespace()
+    command = _BY_NAME.get(words[0])
+    if command is None:
+        kind = "flag" if words[0].startswith("-") else "command"
+        hint = nearest(words[0], _BY_NAME)
+        raise UsageError(f'netrun: there is no {kind} "{words[0]}"{hint}', None, [f"commands: {', '.join(COMMANDS)}"])
+    parser = parser_of(command)
+    if "--help" in words or "-h" in words:
+        parser.print_help()
+        return None, argparse.Namespace()
+    args, unknown = parser.parse_known_args(words[1:])
+    if unknown:
+        _refuse(parser, next((w for w in unknown if w.startswith("-")), unknown[0]))
+    return command, args
+
+
+_FLAG = re.compile(r"--?([A-Za-z][\w-]+)(=.*)?", re.DOTALL)
+_LOG_TO_STDERR = re.compile(r"--(also)?logtostderr(=.*)?")
+"""Flags of the library Caffe logs with, which many scripts carry; they ask for what netrun does anyway."""
+
+
+def normal(word: str) -> str:
+    """``--sigint-effect=stop`` of ``-sigint_effect=stop``; other words as they are."""
+    found = _FLAG.fullmatch(word)
+    return f"--{found[1].replace('_', '-')}{found[2] or ''}" if found else word
+
+
+def _refuse(parser: Parser, word: str) -> NoReturn:
+    if not word.startswith("-"):
+        parser.error(f'"{word}" is too much')
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    name = word.partition("=")[0]
+    parser.error(f"there is no flag {name}{nearest(name, flags)}")
