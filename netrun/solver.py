@@ -310,6 +310,12 @@ class Solver:
         self._log_outputs(means, "Test", "solver.cpp:414")
         return means
 
+    @property
+    def sessions(self) -> list[Session]:
+        """Everything that is bound to the device: the training iteration, then the test nets."""
+        training = [s for s in (self._step, self._update) if s is not None]
+        return training + [runner.session for runner in self.runners[1:]]
+
     def close(self) -> None:
         """Stop the threads of all data layers."""
         for runner in self.runners:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases.recorded import GOLDEN, recorded
 
 from netrun.config.weights import read_state, read_weights
 from netrun.solver import Solver
 
-GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(p.name for p in (GOLDEN / "solvers").iterdir() if (p / "trajectory.npz").exists())
 STARTS = ["start", "snap_iter_6.solverstate", "snap_iter_6.solverstate.h5"]
 
@@ -36,23 +36,23 @@ def close(got: Any, wanted: Any, what: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_trajectory(case: str, start: str, device: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(GOLDEN / "solvers" / case)
-    recorded = np.load("trajectory.npz")
+    record = recorded(Path("trajectory.npz").absolute())
     with Solver("solver.prototxt", device=device) as solver:
         solver.prefix = str(tmp_path / "snap")  # the folder of the recording stays as it is
         named = tensors(solver)
         if start == "start":
             for name, tensor in named.items():
-                solver.memory.write(tensor, recorded[f"init_{name}"])
+                solver.memory.write(tensor, record[f"init_{name}"])
         else:
             solver.restore(start)
         first = solver.iteration
         assert first == (0 if start == "start" else 6)
         for i in range(first, 12):
             solver.step(1)
-            np.testing.assert_allclose(solver.losses[-1], recorded["loss"][i], 1e-5)
-            np.testing.assert_allclose(solver.rate, recorded["lr"][i], 1e-5)
+            np.testing.assert_allclose(solver.losses[-1], record["loss"][i], 1e-5)
+            np.testing.assert_allclose(solver.rate, record["lr"][i], 1e-5)
             for name, tensor in named.items():
-                close(solver.memory.read(tensor), recorded[f"param_{name}"][i], f"{name} after iteration {i}")
+                close(solver.memory.read(tensor), record[f"param_{name}"][i], f"{name} after iteration {i}")
             if solver.iteration == 6:
                 check_snapshot(solver, tmp_path)
 

@@ -60,5 +60,9 @@ def _automatic(solver: schema.SolverParameter | None, log: Log) -> Device:
     except (DeviceError, UsageError) as error:
         if said:
             reason = str(error).partition("\n")[0]
-            log(f"the solver says GPU, and none can be used here, so it runs on the CPU ({reason})", "caffe.cpp:197", "W")
+            log(
+                f"the solver says GPU, and none can be used here, so it runs on the CPU ({reason})",
+                "caffe.cpp:197",
+                "W",
+            )
     return open_device("cpu")

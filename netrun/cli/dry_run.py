@@ -48,8 +48,7 @@ def run(
                 solver.test(index)
             _, state = solver.snapshot()
             solver.restore(state)
-            sessions = [*solver.sessions, *(runner.session for runner in solver.runners[1:])]
-            planned = planned_bytes(sessions)
+            planned = planned_bytes(solver.sessions)
     seconds = time.perf_counter() - began
     found = {"ok": True, "seconds": seconds, "iteration_seconds": iteration, "planned_bytes": planned}
     if args.json:

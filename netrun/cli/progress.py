@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 REDRAW_S = 0.1
+NARROWEST, WIDEST = 8, 32
+"""Columns of the picture."""
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -39,20 +41,23 @@ class Bar:
         if now - self._drawn < REDRAW_S and done < self.total:
             return
         self._drawn = now
-        columns = shutil.get_terminal_size().columns
-        self.stream.write("\r" + fitted(self.line(done, now, facts), columns - 1) + "\x1b[K")
+        self.stream.write("\r" + self.line(done, now, facts, shutil.get_terminal_size().columns - 1) + "\x1b[K")
         self.stream.flush()
         self._shown = True
 
-    def line(self, done: int, now: float, facts: tuple[str, ...]) -> list[str]:
-        """The parts of the line, the most important first."""
+    def line(self, done: int, now: float, facts: Sequence[str], columns: int) -> str:
+        """The line: the picture takes the columns that the words leave, if it is worth it."""
         if not self.total:
-            return [self.name, f"{done:,}", *facts]
+            return "  ".join([self.name, f"{done:,}", *facts])[:columns]
         share = min(done / self.total, 1.0)
         left = self.total - done
         speed = (done - self.start) / max(now - self._began, 1e-9)
-        eta = [f"ETA {duration(left / speed)}"] if left and speed else []
-        return [self.name, f"{done:,}/{self.total:,}", picture(share), f"{share:4.0%}", *facts, *eta]
+        eta = [f"ETA {duration(left / speed)}"] if left > 0 and speed > 0 else []
+        head = [self.name, f"{done:,}/{self.total:,}"]
+        tail = [f"{share:4.0%}", *facts, *eta]
+        room = columns - len("  ".join([*head, *tail])) - 4
+        drawn = [picture(share, min(room, WIDEST))] if room >= NARROWEST else []
+        return "  ".join([*head, *drawn, *tail])[:columns]
 
     def clear(self) -> None:
         """Take the line away, to print something else or to end; the next update draws it again."""
@@ -62,18 +67,10 @@ class Bar:
         self._shown, self._drawn = False, float("-inf")
 
 
-def picture(share: float, width: int = 20) -> str:
-    """``[########------------]``"""
-    full = int(share * width)
-    return f"[{'#' * full}{'-' * (width - full)}]"
-
-
-def fitted(parts: list[str], columns: int) -> str:
-    """The parts in one line; the picture goes first where the line is too narrow, then what stands last."""
-    parts = list(parts)
-    if len("  ".join(parts)) > columns:
-        parts = [part for part in parts if not part.startswith("[")]
-    return "  ".join(parts)[: max(columns, 0)]
+def picture(share: float, width: int) -> str:
+    """``[########------------]``, of that many columns."""
+    full = int(share * (width - 2))
+    return f"[{'#' * full}{'-' * (width - 2 - full)}]"
 
 
 def duration(seconds: float) -> str:

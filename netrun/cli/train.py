@@ -29,14 +29,18 @@ class Job(Solver):
     def __init__(self, message: schema.SolverParameter, *, device: Device, log: Log, source: Source | None) -> None:
         self.scores: dict[int, list[Output]] = {}
         """Means of the last test of every test net."""
+        self.tested_at = 0
         self.snapshots: list[tuple[str, str]] = []
         """Names of weights and state, in the order they were written."""
         super().__init__(message, device=device, log=log, source=source)
 
+    def __enter__(self) -> Job:
+        return self
+
     def test(self, index: int = 0) -> list[Output]:
         found = super().test(index)
         if found:
-            self.scores[index] = found
+            self.scores[index], self.tested_at = found, self.iteration
             scores = "  ".join(line.replace(" = ", " ", 1).partition(" (*")[0] for line in results.lines(found))
             self._say(f"iteration {self.iteration}: test net #{index}  {scores}")
         return found
@@ -137,6 +141,7 @@ def _report(job: Job, seconds: float, as_json: bool) -> None:
             "stopped": job.stopped,
             "seconds": seconds,
             "loss": job.losses[-1] if job.losses else None,
+            "tested_at": job.tested_at if job.scores else None,
             "tests": [results.values(job.scores[i]) for i in sorted(job.scores)],
             "weights": weights,
             "state": state,
@@ -144,6 +149,8 @@ def _report(job: Job, seconds: float, as_json: bool) -> None:
         results.print_json(found)
         return
     print(f"iteration {job.iteration}{' (stopped early)' if job.stopped else ''}, {seconds:.1f} s")
+    if job.scores and job.tested_at != job.iteration:
+        print(f"last test, at iteration {job.tested_at}:")
     for line in _scores(job.scores):
         print(line)
     for what, name in (("weights", weights), ("state", state)):

@@ -33,14 +33,20 @@ class Geometry:
         self.k, self.out, self.window, self.groups, self.dtype = y[1], y[2:], window, groups, np.dtype(dtype)
         self.depth = math.prod(w[1:])
         self.positions = math.prod(self.out)
-        self.chunk = max(1, min(self.n, COLUMNS // max(1, self.positions)))
-        self.chunks = [(a, min(self.n, a + self.chunk)) for a in range(0, self.n, self.chunk)]
         zipped = zip(window.stride, self.out, window.extent, strict=True)
         self.padded = tuple(s * (o - 1) + e for s, o, e in zipped)
         self.plain = all(k == s == 1 for k, s in zip(window.kernel, window.stride, strict=True)) and not any(window.pad)
         """1x1 with stride 1: the columns are the image."""
         self.exact = self.padded == self.size and not any(window.pad)
         """Neither padding nor unused input."""
+        self.chunk = max(1, min(self.n, self._columns() // max(1, self.positions)))
+        self.chunks = [(a, min(self.n, a + self.chunk)) for a in range(0, self.n, self.chunk)]
+
+    def _columns(self) -> int:
+        if self.plain and self.positions >= 256:
+            return 1  # the image as it lies is wide enough, and nothing needs to be copied
+        small = self.depth * self.k < 4096 * self.groups  # then BLAS is best with fewer, and the cache with less
+        return COLUMNS // 3 if small else COLUMNS
 
     def parts(self, image: bool, columns: bool, maps: bool) -> list[Part]:
         """Scratch arrays of one chunk: the (padded) image, its columns, the maps of y."""

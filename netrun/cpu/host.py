@@ -66,9 +66,14 @@ class Host:
         return part
 
     def view(self, array: Any, shape: Sequence[int]) -> Any:
-        """The same elements under another shape; one -1 is worked out."""
-        seen = array.view()
-        seen.shape = resolve_shape(shape, array.size)  # unlike reshape this never copies
+        """The same elements under another shape; one -1 is worked out.
+
+        Raises:
+            ValueError: the count differs, or the elements do not lie as one block, so that a copy would be needed.
+        """
+        seen = array.reshape(resolve_shape(shape, array.size))
+        if array.size and not np.may_share_memory(seen, array):
+            raise ValueError(f"an array with strides {array.strides} cannot be seen as {tuple(shape)}")
         return seen
 
     def capture(self, steps: Sequence[Step]) -> Step:

@@ -27,12 +27,16 @@ def carve(scratch: Array | None, parts: Sequence[Part]) -> list[Array]:
     They come out of ``scratch``, or out of fresh memory where that is absent or too small.
     """
     needed, at, found = carved_bytes(parts), 0, []
-    block = np.empty(needed, np.uint8) if scratch is None or scratch.nbytes < needed else scratch
+    block = _fresh(needed) if scratch is None or scratch.nbytes < needed else scratch
     for shape, dtype in parts:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         found.append(block[at : at + nbytes].view(dtype).reshape(shape))
         at += _size((shape, dtype))
     return found
+
+
+def _fresh(nbytes: int) -> Array:
+    return np.empty(nbytes, np.uint8)
 
 
 def _size(part: Part) -> int:

@@ -119,8 +119,13 @@ class Layer:
     def _declare(self, name: str, shape: Sequence[int], role: str, filler: schema.FillerParameter | None) -> None:
         problem = filler_problem(filler, tuple(shape)) if filler is not None else ""
         if problem:
-            self.fail(f"{name}: {problem}")
+            self.fail(f"{name}: {problem}", at=self._filler_field(name))
         self.declared.append(Declared(name, Spec(tuple(shape), self.context.dtype), role, filler))
+
+    def _filler_field(self, name: str) -> str:
+        """The field that holds the filler of a blob: weight_filler, or filler where a type has but one."""
+        fields = self.p.DESCRIPTOR.fields_by_name if self.param else ()
+        return next((field for field in (f"{name}_filler", "filler") if field in fields), "")
 
     @property
     def blobs(self) -> list[Declared]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -34,6 +35,17 @@ class Fed(Layer):
         return list(values) * tops if len(values) == 1 else list(values)
 
 
+@dataclass(frozen=True)
+class Opening:
+    """How a feeder is opened; see ``feeder`` for what each means."""
+
+    folder: str
+    seed: int
+    stream: str
+    threads: int | None
+    classes: Mapping[str, int] | None
+
+
 class _Read(Fed):
     """A layer that a feeder fills."""
 
@@ -59,7 +71,11 @@ class _Read(Fed):
         Raises:
             ConfigError, DataError, UsageError: the source cannot be used.
         """
-        raise NotImplementedError(f"{type(self).__name__}.feeder")
+        return self.open(Opening(folder, seed, stream, threads, classes))
+
+    def open(self, how: Opening) -> Feeder:
+        """The feeder of this type."""
+        raise NotImplementedError(f"{type(self).__name__}.open")
 
 
 class Input(Fed):
@@ -91,20 +107,9 @@ class Data(_Read):
         shapes = data_shapes(self.message, context.phase, folder=context.folder, where=context.locate())
         return [self.spec(shape) for shape in shapes]
 
-    def feeder(
-        self,
-        *,
-        folder: str = "",
-        seed: int = 0,
-        stream: str = "train",
-        threads: int | None = None,
-        classes: Mapping[str, int] | None = None,
-    ) -> Feeder:
+    def open(self, how: Opening) -> Feeder:
         where = self.context.locate()
-        return open_feeder(
-            self.message, self.context.phase, folder=folder, seed=seed, stream=stream, threads=threads,
-            classes=classes, where=where,
-        )  # fmt: skip
+        return open_feeder(self.message, self.context.phase, where=where, **vars(how))
 
 
 class DummyData(_Read):
@@ -138,16 +143,8 @@ class DummyData(_Read):
         self._parts = list(zip(fillers, shapes, strict=True))
         return [self.spec(shape) for shape in shapes]
 
-    def feeder(
-        self,
-        *,
-        folder: str = "",
-        seed: int = 0,
-        stream: str = "train",
-        threads: int | None = None,
-        classes: Mapping[str, int] | None = None,
-    ) -> Feeder:
-        return DummyFeeder(self.name, tuple(self.message.top), self._parts, seed, stream)
+    def open(self, how: Opening) -> Feeder:
+        return DummyFeeder(self.name, tuple(self.message.top), self._parts, how.seed, how.stream)
 
 
 class MemoryData(_Read):
@@ -198,15 +195,7 @@ class MemoryData(_Read):
     def _refuse(self, what: str) -> NoReturn:
         raise DataError(f"{self.name} ({self.type}): {what}", self.context.locate())
 
-    def feeder(
-        self,
-        *,
-        folder: str = "",
-        seed: int = 0,
-        stream: str = "train",
-        threads: int | None = None,
-        classes: Mapping[str, int] | None = None,
-    ) -> Feeder:
+    def open(self, how: Opening) -> Feeder:
         shapes = [spec.shape for spec in self.setup(())]
         return MemoryFeeder(tuple(self.message.top), shapes, self._arrays)
 

@@ -66,6 +66,12 @@ def check_labels(layer: Layer, bottom: Sequence[Spec], axis: int) -> tuple[int, 
     return outer, shape[axis], inner
 
 
+def check_targets(layer: Layer, bottom: Sequence[Spec]) -> None:
+    """Refuse targets that are not as many as the values, sample by sample."""
+    if bottom[0].shape[:1] != bottom[1].shape[:1] or bottom[0].count != bottom[1].count:
+        layer.fail("needs as many targets as values for each sample", bottom=[0, 1])
+
+
 class SoftmaxWithLoss(Layer):
     """loss = sum over the positions of -log(max(p[label], smallest normal number)) / norm, p = softmax(x)
 
@@ -162,8 +168,7 @@ class SigmoidCrossEntropyLoss(Layer):
     skips = frozenset({1})
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
-        if bottom[0].count != bottom[1].count:
-            self.fail("needs as many targets as values", bottom=[0, 1])
+        check_targets(self, bottom)
         return [self.spec(())]
 
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
@@ -188,9 +193,7 @@ class EuclideanLoss(Layer):
     loss = True
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
-        first, second = bottom[0].shape, bottom[1].shape
-        if first[:1] != second[:1] or bottom[0].count != bottom[1].count:
-            self.fail("needs as many targets as values for each sample", bottom=[0, 1])
+        check_targets(self, bottom)
         return [self.spec(())]
 
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:

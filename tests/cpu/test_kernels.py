@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import KernelCase, compare, run_case
+from cases import KernelCase, compare, flat, poisoned, run_case
 from cases.kernels import KERNELS
 
+from netrun.cpu import conv, lrn, memory, pointwise, pool
 from netrun.cpu.fast import Fast
 from netrun.cpu.null import Null
 from netrun.cpu.reference import Reference
 from netrun.device import Device, open_device
 from netrun.errors import DataError, DeviceError, OutOfMemoryError
-from netrun.kernels import OPS, Op
+from netrun.kernels import IN_PLACE, OPS, Op
 from netrun.program import Call
 from netrun.types import Spec, Tensor, Window
 
@@ -65,6 +66,58 @@ def test_same_inputs_same_bits() -> None:
             for name, arrays in once.items():
                 for a, b in zip(arrays, again[name], strict=True):
                     assert a.tobytes() == b.tobytes(), str(case)
+
+
+def test_the_workspace_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kernel makes memory of its own because workspace() said too little."""
+
+    def refuse(nbytes: int) -> Any:
+        raise AssertionError(f"{nbytes} bytes of scratch were missing")
+
+    monkeypatch.setattr(memory, "_fresh", refuse)
+    for case in KERNELS:
+        for dtype in DTYPES:
+            run_case(Fast(), case, dtype)
+
+
+@pytest.mark.parametrize("elements", [1, 50])
+def test_blocks_of_any_size_give_the_same(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sizes of blocks are chosen for speed: small ones exercise every loop over blocks and images."""
+    for module in (pointwise, pool, lrn):
+        monkeypatch.setattr(module, "BLOCK", elements)
+    monkeypatch.setattr(conv, "COLUMNS", elements)
+    for case in KERNELS:
+        given, _ = case.build("float32")
+        if sum(a.size for argument in given for a in flat(argument) if isinstance(a, np.ndarray)) < 5000:
+            compare(case, "float32", run_case(Fast(), case, "float32"), run_case(Reference(), case, "float32"))
+
+
+@pytest.mark.parametrize("device", [Fast(), Reference()], ids=["cpu", "reference"])
+@pytest.mark.parametrize("case", [c for c in KERNELS if c.op in IN_PLACE], ids=str)
+def test_an_output_may_lie_over_an_input(case: KernelCase, device: Device) -> None:
+    """netrun.kernels.IN_PLACE is what the planner relies on."""
+    wanted = run_case(Reference(), case, "float32")
+    names = [a.name for a in case.signature.arguments]
+    over, out = (names.index(name) for name in IN_PLACE[case.op])
+    count = len(tuple(flat(case.build("float32")[0][over])))
+    for i in range(count):
+        given, attrs = case.build("float32")
+        shared = list(flat(given[over]))[i]
+        if (shared.shape, shared.dtype.name) != (given[out].shape, given[out].dtype):
+            continue
+        args = [poisoned(a) if isinstance(a, Spec) else a for a in given]
+        args[out] = shared
+        tensors = tuple(_tensors(a) for a in args)
+        call = Call(case.signature, tensors, dict(attrs), "case")
+        device.bind(call, args, device.allocate(device.workspace(call)))()
+        rtol, atol = case.tolerance("float32")
+        np.testing.assert_allclose(shared, wanted[names[out]][0], rtol, atol * 10, equal_nan=False)
+
+
+def _tensors(argument: Any) -> Any:
+    if isinstance(argument, tuple):
+        return tuple(_tensors(a) for a in argument)
+    return None if argument is None else Tensor("t", Spec(argument.shape, argument.dtype.name))
 
 
 # ------------------------------------------------------------------------------------------------- the table has teeth

@@ -320,6 +320,8 @@ def test_view_and_temp() -> None:
     assert K.view(x, (2, -1)).tolist() == [[0, 1, 2], [3, 4, 5]]
     with pytest.raises(ValueError, match="6 elements cannot take the shape"):
         K.view(x, (4, 2))
+    with pytest.raises(ValueError, match="cannot be seen as"):
+        K.view(np.zeros((3, 2)).T, (6,))
     assert np.isnan(Reference().temp("t", (2,))).all()
     assert Reference().temp("t", (2,)).dtype == np.float32
     assert Reference("float64").temp("t", (2,)).dtype == np.float64
@@ -331,14 +333,6 @@ def test_view_and_temp() -> None:
 def test_philox_known_answer() -> None:
     words = random.philox(4, seed=0, stream=0, counter=0)
     assert [hex(w) for w in words] == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
-
-
-def test_philox_known_answer_of_ones() -> None:
-    """The published answer for all bits set; block 0xffffffff of a sequence cannot be reached by counting here."""
-    key = (0xFFFFFFFF << 32) | 0xFFFFFFFF
-    noise = Noise(4, key, 0xFFFFFFFF)
-    noise._philox(0, 1, (1 << 64) - 1)
-    assert noise.words[0].tolist() == random.philox(4, seed=key, stream=0xFFFFFFFF, counter=(1 << 64) - 1).tolist()
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 4 * BLOCK + 5])

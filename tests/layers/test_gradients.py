@@ -21,10 +21,11 @@ def learned(net: Net) -> list[Any]:
 
 
 @pytest.mark.parametrize("case", [c for c in LAYERS if c.tops and not Layer.registry[c.type].fed], ids=str)
-def test_gradient(case: LayerCase) -> None:
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_gradient(case: LayerCase, device: str) -> None:
     rng = np.random.default_rng(11)
     values = case.draw("float64")
-    with Net(case.net(), case.phase, device="reference", dtype="float64") as net:
+    with Net(case.net(), case.phase, device=device, dtype="float64") as net:
         for blobs in net.params.values():
             for blob in blobs:
                 blob.data[...] += 0.3 + 0.1 * rng.random(blob.shape)

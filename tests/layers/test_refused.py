@@ -130,6 +130,14 @@ def test_message(row: tuple[Any, ...]) -> None:
         assert word in message, message
 
 
+def test_a_bad_filler_is_found_where_it_stands() -> None:
+    body = 'inner_product_param {\n num_output: 2\n bias_filler { type: "guassian" } }'
+    with pytest.raises(ConfigError) as error:
+        graph(one("InnerProduct", body, IMAGE))
+    assert str(error.value).startswith("net.prototxt:5:2: t (InnerProduct): bias: there is no filler type")
+    assert 'did you mean "gaussian"' in str(error.value)
+
+
 def test_an_error_points_at_the_field() -> None:
     with pytest.raises(ConfigError) as error:
         graph(one("Convolution", "convolution_param {\n  num_output: 2\n  kernel_size: 11 }", IMAGE))

@@ -1,0 +1,78 @@
+"""``netrun devices``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import platform
+
+from ..compiler.summary import size_text, table
+from ..device import open_device
+from ..errors import NetrunError
+from . import results
+
+_EXTRAS = (
+    ("PIL", "images", "JPEG and PNG images"),
+    ("h5py", "hdf5", "HDF5 weights and data"),
+    ("plyvel", "leveldb", "LevelDB databases"),
+)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what can run here; returns the exit code.
+
+    Raises:
+        DeviceError, UsageError: a GPU asked for with --gpu cannot be used.
+    """
+    if args.gpu:
+        for number in args.gpu.replace("all", "0").split(","):
+            print(f"cuda:{number}  {open_device(f'cuda:{number}').name}")
+        return 0
+    gpu, reason = "", ""
+    try:
+        gpu = open_device("cuda:0").name
+    except NetrunError as error:
+        reason = str(error).partition("\n")[0].removeprefix('device "cuda:0": ')
+    missing = {extra: what for module, extra, what in _EXTRAS if importlib.util.find_spec(module) is None}
+    processor, cores, memory = _processor(), os.cpu_count() or 1, _memory()
+    if args.json:
+        results.print_json(
+            {
+                "cpu": {"name": processor, "cores": cores, "memory_bytes": memory},
+                "devices": ["cpu", "reference", "null", *([gpu] if gpu else [])],
+                "gpu_missing": reason,
+                "missing_extras": sorted(missing),
+            }
+        )
+        return 0
+    size = f", {size_text(memory)}" if memory else ""
+    rows = [
+        ("cpu", f"{processor}, {cores} core{'s' if cores > 1 else ''}{size}"),
+        ("reference", "NumPy, plain and slow: what the others are held against"),
+        ("null", "no arithmetic: plans, and measures what netrun itself costs"),
+        (gpu or "cuda", "a GPU" if gpu else f"none: {reason}"),
+    ]
+    rows += [("", f"{what} need pip install 'netrun-trainer[{extra}]'") for extra, what in missing.items()]
+    print("\n".join(table(rows)))
+    return 0
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            for line in stream:
+                if line.startswith("model name"):
+                    return " ".join(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> int:
+    """Bytes of memory; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0

@@ -1,0 +1,182 @@
+"""Graphs: which layers are in, outputs and their order, sharing, shapes of the recorded nets, what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases.recorded import GOLDEN, recorded
+
+import netrun.layers
+from netrun.compiler.graph import build
+from netrun.compiler.rules import State
+from netrun.config import schema
+from netrun.config.upgrade import parse_net, parse_solver
+from netrun.errors import ConfigError, NetrunError
+from netrun.net import Net
+from netrun.solver import Solver
+
+
+def load(name: str) -> Any:
+    return json.loads((GOLDEN / name).read_text())
+
+
+def rule_cases() -> list[Any]:
+    return [
+        pytest.param(case["prototxt"], state, id=f"{case['name']} {state['phase']} {state['level']} {state['stages']}")
+        for case in load("rules.json")
+        for state in case["states"]
+    ]
+
+
+@pytest.mark.parametrize(("text", "state"), rule_cases())
+def test_rules(text: str, state: dict[str, Any]) -> None:
+    net, source = parse_net(text)
+    wanted = State(schema.Phase.Value(state["phase"]), state["level"], tuple(state["stages"]))
+    graph = build(net, source, wanted)
+    assert [[n.name, n.layer.type] for n in graph.nodes] == state["layers"]
+
+
+@pytest.mark.parametrize("entry", load("invalid.json"), ids=lambda e: e["what"])
+def test_what_caffe_refuses_is_refused(entry: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each recorded refusal is one netrun error that names a layer, blob, file or value; and nothing else happens."""
+    monkeypatch.chdir(GOLDEN)
+    if entry["what"] in WELCOME:
+        return
+    with pytest.raises(NetrunError) as caught:
+        run(entry, str(tmp_path / "s"))
+    text = str(caught.value)
+    assert len(text.splitlines()) <= 12
+    words = set(re.findall(r"[A-Za-z_]\w+", entry["text"] + " " + entry["what"]))
+    assert words & set(re.findall(r"\w+", text)), text
+
+
+def run(entry: dict[str, Any], prefix: str) -> None:
+    """Build what the entry holds, and use it once."""
+    if entry["kind"] == "net":
+        net = Net(parse_net(entry["text"], "broken.prototxt")[0], schema.Phase.Value(entry["phase"]))
+        net.forward()
+        return
+    message, source = parse_solver(entry["text"], "broken.prototxt")
+    message.snapshot_prefix = prefix
+    with Solver(message, source=source) as solver:
+        solver.step(1)
+
+
+WELCOME = {
+    "pooling: stochastic on CPU": "netrun has stochastic pooling on every device",
+    "softmax loss: two tops": "the second top is the softmax, as the layer's documentation in Caffe promises",
+    "softmax loss: two tops with loss weights": "likewise",
+}
+"""Recorded refusals of something that works here, and why."""
+
+
+@pytest.mark.parametrize("what", WELCOME)
+def test_what_only_caffe_refuses_works(what: str) -> None:
+    entry = next(e for e in load("invalid.json") if e["what"] == what)
+    with Net(parse_net(entry["text"])[0], schema.Phase.Value(entry["phase"])) as net:
+        net.forward()
+
+
+SMALL = sorted((GOLDEN / "nets_small").glob("*.npz"))
+LATER = {"LSTM", "RNN"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("file", SMALL, ids=lambda p: p.stem)
+def test_small_nets(file: Path, device: str) -> None:
+    """Whole nets, forward and backward: every blob, every gradient that Caffe makes, the loss and the outputs."""
+    record = recorded(file)
+    if LATER & set(record["layer_types"].tolist()) - set(netrun.layers.Layer.registry):
+        pytest.skip("recurrent layers are not built yet")
+    net = Net(parse_net(str(record["prototxt"]))[0], schema.Phase.Value(str(record["phase"])), device=device)
+    for key in record:
+        if key.startswith("param_") and not key.startswith("param_after_"):
+            layer, index = key[6:].rsplit("_", 1)
+            net.params[layer][int(index)].data[...] = record[key]
+    net.forward(**{key[3:]: record[key] for key in record if key.startswith("in_")})
+    assert net.outputs == record["outputs"].tolist()
+    np.testing.assert_allclose(net.loss, record["total_loss"], 1e-5)
+    net.backward()
+    for key in record:
+        wanted = record[key]
+        scale = float(np.abs(wanted).max()) if wanted.dtype.kind == "f" and wanted.size else 0
+        if key.startswith("blob_") and key != "blob_names":
+            name = key[5:]
+            if name in net.blobs:
+                np.testing.assert_allclose(net.blobs[name].data, wanted, 1e-5, 1e-6 * max(1, scale), err_msg=key)
+            else:
+                assert "_split_" in name, name
+        elif key.startswith("blobdiff_") and key[9:] in net.blobs:
+            got = net.blobs[key[9:]].diff
+            np.testing.assert_allclose(got, wanted, 1e-4, max(1e-7, 2e-6 * scale), err_msg=key)
+        elif key.startswith(("paramdiff_", "param_after_")):
+            way, rest = ("diff", key[10:]) if key.startswith("paramdiff_") else ("data", key[12:])
+            layer, index = rest.rsplit("_", 1)
+            got = getattr(net.params[layer][int(index)], way)
+            np.testing.assert_allclose(got, wanted, 1e-4, max(1e-7, 2e-6 * scale), err_msg=key)
+
+
+INPUTS = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }\n'
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        build(*parse_net(INPUTS + text, "net.prototxt"))
+    return str(caught.value)
+
+
+def test_all_problems_at_once() -> None:
+    text = refused(
+        'layer { name: "a" type: "Convoluton" bottom: "x" top: "a" }\n'
+        'layer { name: "b" type: "ReLU" bottom: "a" top: "b" }\n'
+        'layer { name: "c" type: "ReLU" bottom: "y" top: "c" }\n'
+        'layer { name: "d" type: "Pooling" bottom: "x" top: "d" pooling_param { kernel_size: 2 pad: 2 } }\n'
+    )
+    assert text.count("net.prototxt:") == 3  # b only suffers from a
+    assert 'did you mean "Convolution"' in text
+    assert "net.prototxt:4:" in text
+    assert "net.prototxt:5:" in text
+
+
+def test_a_blob_made_later_or_elsewhere_is_explained() -> None:
+    text = refused(
+        'layer { name: "a" type: "ReLU" bottom: "late" top: "a" }\n'
+        'layer { name: "b" type: "ReLU" bottom: "x" top: "late" }\n'
+    )
+    assert "layer b at line 3 makes it, but comes later" in text
+    text = refused(
+        'layer { name: "b" type: "ReLU" bottom: "x" top: "late" include { phase: TRAIN } }\n'
+        'layer { name: "a" type: "ReLU" bottom: "late" top: "a" }\n'
+    )
+    assert "not part of the net in phase TEST" in text
+
+
+def test_shared_parameters() -> None:
+    ip = (
+        'layer {{ name: "{0}" type: "InnerProduct" bottom: "x" top: "{0}" param {{ name: "w" {2} }} '
+        "inner_product_param {{ num_output: {1} bias_term: false }} }}\n"
+    )
+    assert "has another shape" in refused(ip.format("a", 4, "") + ip.format("b", 5, ""))
+    assert "lr_mult differ: 3 here, 2 there" in refused(
+        ip.format("a", 4, "lr_mult: 2") + ip.format("b", 4, "lr_mult: 3")
+    )
+    graph = build(*parse_net(INPUTS + ip.format("a", 4, "") + ip.format("b", 4, "lr_mult: 3")))
+    assert [(p.key, p.lr_mult) for p in graph.parameters] == [("a.weight", 3.0)]
+
+
+def test_outputs_are_alphabetical_and_know_split_names() -> None:
+    net = (
+        'layer { name: "z" type: "ReLU" bottom: "x" top: "z" loss_weight: 2 }\n'
+        'layer { name: "b" type: "Sigmoid" bottom: "z" top: "b" }\n'
+        'layer { name: "a" type: "TanH" bottom: "x" top: "a" }\n'
+    )
+    assert [name for name, _ in build(*parse_net(INPUTS + net)).outputs] == ["a", "b", "z_z_0_split_0"]
+
+
+def test_an_empty_net_is_a_net() -> None:
+    assert build(schema.NetParameter()).nodes == []
