@@ -62,7 +62,8 @@ class Kernels:
     def reduce(self, xs: Ins, y: Out, *, expr: str, how: str, axes: Shape) -> None:
         """y = sum (how="sum") or max (how="max") of expr over the given axes of the inputs' broadcast shape.
 
-        y has the remaining axes; axes of length 1 may be kept or left out. Sums accumulate in at least float32.
+        y has the remaining axes; axes of length 1 may be kept or left out. Sums accumulate in float64 on the host
+        and in at least float32 elsewhere.
         """
         raise NotImplementedError
 
@@ -208,7 +209,7 @@ class Kernels:
         raise NotImplementedError
 
     def scatter_add(self, index: In, x: In, y: Out) -> None:
-        """y = zeros; y[index[i..]] += x[i..]: adjoint of gather. Negative indices are dropped."""
+        """y = zeros; y[index[i..]] += x[i..]: adjoint of gather, but negative indices drop their rows."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------------------------------------------- metrics

@@ -100,6 +100,8 @@ class Net:
                 if weight and value in self._seeds:
                     self.session.write(self._seeds[value], np.full(value.spec.shape, weight))
         self._feeders: dict[str, Any] | None = None
+        self.forwards = 0
+        """Forward passes so far; what is random in the layers is drawn with the number."""
         self._folder, self._seed = folder, seed
         self._parts: dict[tuple[str, int, int], Step] = {}
         self.blobs: dict[str, Blob] = {name: self._blob(name) for name in self.graph.blobs}
@@ -211,6 +213,8 @@ class Net:
             first, last = self.recording.tensors[value], self.blobs[value.blob]._data
             if first is not last:  # an in-place layer works on an input
                 self.session.write(first, self.session.read(last))
+        self.session.write(self.recording.clock, np.int64(self.forwards))
+        self.forwards += start is None
         self._part("forward", start, end)()
         names = self._nodes_named(end)[-1].message.top if end is not None else [v.blob for _, v in self.graph.outputs]
         return {name: self.blobs[name].data for name in names}
@@ -247,7 +251,7 @@ class Net:
     def _feed(self, given: Mapping[str, Any]) -> None:
         if self._feeders is None:
             self._feeders = {
-                n.name: n.layer.feeder(folder=self._folder, seed=self._seed, stream="net")  # type: ignore[attr-defined]
+                n.name: n.layer.feeder(folder=n.layer.context.folder, seed=self._seed, stream="net")  # type: ignore[attr-defined]
                 for n in self.graph.nodes
                 if n.layer.fed and n.layer.type != "Input"
             }

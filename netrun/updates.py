@@ -82,9 +82,7 @@ def method_of(solver: schema.SolverParameter, where: Where | None = None) -> Met
     return method
 
 
-def update_rule(
-    solver: schema.SolverParameter, lr_mult: float, decay_mult: float, has_gradient: bool = True
-) -> Rule:
+def update_rule(solver: schema.SolverParameter, lr_mult: float, decay_mult: float, has_gradient: bool = True) -> Rule:
     """The assignments for a parameter with these multipliers.
 
     Inputs, in order: ``raw`` the summed gradient, ``lr``, ``scale`` (clipping / iter_size) and, where the method has

@@ -381,8 +381,14 @@ def gather(k: Recorder, g: Gradients, x: Tensor, index: Tensor, y: Tensor) -> No
 
 @rule
 def scatter_add(k: Recorder, g: Gradients, index: Tensor, x: Tensor, y: Tensor) -> None:
-    if g.wants(x):
-        k.gather(g.of(y), index, g.new(x))
+    if not g.wants(x):
+        return
+    rows = k.temp("rows", index.shape, index.dtype)  # gather refuses the negative ones that scatter_add drops
+    k.pointwise([index], rows, expr="max(a, 0)")
+    gathered = k.temp("gathered", x.shape, x.dtype)
+    k.gather(g.of(y), rows, gathered)
+    dropped = k.view(index, index.shape + (1,) * (len(x.shape) - len(index.shape)))
+    k.pointwise([gathered, dropped], g.new(x), expr="where(b > -1, a, 0)")
 
 
 __all__ = ["RULES", "Gradients", "backward", "needing", "rule"]

@@ -17,6 +17,9 @@ from ..types import Shape, Spec
 from .rules import State, is_included
 from .sharing import Parameter, share
 
+AUTOMATIC = "(automatic)"
+"""The blob of a loss layer that names no top: it has a value and a weight, but no name and is no output."""
+
 
 @dataclass(eq=False)
 class Value:
@@ -218,6 +221,8 @@ class _Builder:
             value = Value(top, spec, node, i)
             node.tops.append(value)
             self.current[top] = value
+        if node.layer.loss and not node.message.top:  # its loss counts all the same, only nobody can name it
+            node.tops.append(Value(AUTOMATIC, specs[0], node, 0))
 
     def loss_weights(self, node: Node) -> list[float]:
         given = list(node.message.loss_weight)
@@ -230,6 +235,8 @@ class _Builder:
         for node in self.nodes:
             explicit = bool(node.message.loss_weight)
             for i, value in enumerate(node.tops):
+                if value.blob == AUTOMATIC:
+                    continue
                 if not value.readers:
                     found.append((value.blob, value))
                 elif explicit and node.loss_weights[i] and i < len(node.loss_weights):

@@ -179,7 +179,8 @@ def reduce(xs: Sequence[Array], y: Array, scratch: Any, *, expr: str, how: str, 
     """Kernels.reduce, bound: the expression into scratch (where it is more than an input), then one reduction."""
     tree, dtype = parse(expr), float_type([y], xs)
     shape = np.broadcast_shapes(*(x.shape for x in xs))
-    function = np.add.reduce if how == "sum" else np.maximum.reduce
+    total = how == "sum"
+    function = np.add.reduce if total else np.maximum.reduce
     steps: list[Step] = []
     if isinstance(tree, Var):
         whole = np.broadcast_to(dict(zip(letters(len(xs)), xs, strict=True))[tree.name], shape)
@@ -188,8 +189,9 @@ def reduce(xs: Sequence[Array], y: Array, scratch: Any, *, expr: str, how: str, 
         steps.append(pointwise(xs, whole, rest, expr=expr))
     kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
     home = y.reshape(kept)
-    if whole.dtype != y.dtype:
-        steps.append(lambda: np.copyto(home, function(whole, axis=axes, dtype=dtype, keepdims=True), casting="unsafe"))
+    if total or whole.dtype != y.dtype:
+        inside = np.float64 if total else dtype
+        steps.append(lambda: np.copyto(home, function(whole, axis=axes, dtype=inside, keepdims=True), casting="unsafe"))
     else:
         steps.append(partial(function, whole, axis=axes, out=home, keepdims=True))
     return steps[0] if len(steps) == 1 else chain(steps)

@@ -68,7 +68,9 @@ class Reference(Host, Kernels):
     def reduce(self, xs: Sequence[Array], y: Array, *, expr: str, how: str, axes: Shape) -> None:
         value = formula(expr, float_type([y], xs))(_named(xs))
         whole = np.broadcast_to(value, np.broadcast_shapes(*(x.shape for x in xs)))
-        y[...] = (np.sum if how == "sum" else np.max)(whole, axis=axes).reshape(y.shape)
+        # Sums in double precision do not depend on the order: what cancels in exact arithmetic cancels here.
+        total = np.sum(whole, axis=axes, dtype=np.float64) if how == "sum" else np.max(whole, axis=axes)
+        y[...] = total.reshape(y.shape)
 
     def update(self, xs: Sequence[Array], vs: Sequence[Array], *, rule: Rule) -> None:
         run_rule(rule, xs, vs)

@@ -211,7 +211,7 @@ class Layer:
         for what, wanted in (("bottom", self.bottoms), ("top", self.tops)):
             least, most = wanted if isinstance(wanted, tuple) else (wanted, wanted)
             got = len(names[what])
-            if what == "top" and self.context.tops is not None:
+            if what == "top" and (self.context.tops is not None or (self.loss and not got)):
                 continue
             if got < least or (most is not None and got > most):
                 exact = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"

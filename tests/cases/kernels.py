@@ -296,6 +296,8 @@ for _note, _rows, _width, _index, _kind in (
 ):  # fmt: skip
     row("gather", _note, indexed(_rows, _width, _index, kind=_kind), ["x"])
     row("scatter_add", _note, indexed(_rows, _width, _index, "scatter_add", _kind), ["x"])
+
+
 row("scatter_add", "negative ones are dropped", indexed(4, (3,), [-1, 2, -5, 2], "scatter_add"), ["x"])
 
 

@@ -155,6 +155,7 @@ row("pool_max", "batch of one, all negative", pool("pool_max", (4, 4), _WINDOW, 
 row(
     "pool_max", "nothing but minus infinity", pool("pool_max", (4, 4), _WINDOW, lambda r, t, *s: np.full(s, -np.inf, t))
 )
+row("pool_random", "no threshold near a running sum", pool("pool_random", (6, 6), _WINDOW, positive), ["x"])
 row("pool_random", "windows of zeros", pool("pool_random", (5, 4), _WINDOW, lambda r, t, *s: np.zeros(s, t)))
 
 

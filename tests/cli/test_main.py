@@ -1,0 +1,88 @@
+"""What ``main`` makes of errors, and the command as a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netrun import cli
+from netrun.cli import summary
+from netrun.errors import OutOfMemoryError, WorkerError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OutOfMemoryError("too much"), 5, "too much\n"),
+        (WorkerError("gone"), 6, "gone\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (MemoryError(), 5, "out of memory\n"),
+        (OSError(28, "No space left on device", "x.caffemodel"), 3, "x.caffemodel: No space left on device\n"),
+        (
+            ValueError("odd\nthing"),
+            70,
+            "internal error: ValueError: odd thing (run with NETRUN_DEBUG=1 for the traceback)\n",
+        ),
+    ],
+)
+def test_every_error_becomes_one_message_and_a_code(
+    run: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
+) -> None:
+    def fail(path: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(summary, "open_graph", fail)
+    monkeypatch.delenv("NETRUN_DEBUG", raising=False)
+    found = run("summary", "net.prototxt")
+    assert (found.code, found.out, found.err) == (code, "", message)
+
+
+def test_the_traceback_of_a_mistake_of_ours_on_request(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "open_graph", lambda args: 1 / 0)
+    monkeypatch.setenv("NETRUN_DEBUG", "1")
+    found = run("summary", "net.prototxt")
+    assert found.code == 70
+    assert found.err.startswith("Traceback")
+
+
+def netrun(*argv: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "netrun", *argv], capture_output=True, text=True, **keywords)
+
+
+def test_as_a_process() -> None:
+    found = netrun("trian")
+    assert found.returncode == 2
+    assert 'did you mean "train"?' in found.stderr
+    assert netrun("--version").stdout.startswith("netrun ")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = [sys.executable, "-m", "netrun", "plan", str(CONFIGS / "benchmark" / "googlenet.prototxt")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(60) == cli.PIPE_EXIT
+        assert process.stderr.read() == ""
+
+
+def test_help_is_quick() -> None:
+    def once() -> float:
+        start = time.perf_counter()
+        assert netrun("train", "--help").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(5)) < 0.2
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from netrun.cli import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert all(f"'{name}'" not in loaded for name in ("numpy", "google.protobuf", "netrun.config", "netrun.layers"))
