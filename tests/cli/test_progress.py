@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +79,28 @@ def test_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [duration(s) for s in (0, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
     assert [picture(s, 6) for s in (0.0, 0.5, 1.0)] == ["[----]", "[##--]", "[####]"]
     assert not is_terminal(io.StringIO())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are POSIX")
+def test_on_a_terminal(folder: Path) -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "netrun", "train", "solver.prototxt"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        text = b""
+        try:
+            while block := os.read(ours, 4096):
+                text += block
+        except OSError:  # Linux says so when the other end is closed
+            pass
+        os.close(ours)
+        assert process.wait(60) == 0
+    shown = text.decode()
+    assert "\rtiny  8/8  [" in shown
+    assert "]  100%  loss " in shown
+    assert " images/s" in shown
+    assert "iteration 4: test net #0  accuracy " in shown
+    assert "Initializing solver" not in shown
+    assert "solver.cpp" not in shown
+    assert shown.rstrip().endswith("out/tiny_iter_8.solverstate") or "iteration 8: test net #0" in shown

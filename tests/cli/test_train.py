@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from netrun.cli import device
 from netrun.config.weights import read_weights
+from netrun.errors import DeviceError
 
 PREFIX = re.compile(r"[IWE]\d{8} \d\d:\d\d:\d\d\.\d{6} +\d+ (\S+:\d+)\] (.*)")
 NUMBER = r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
@@ -118,6 +120,14 @@ def test_weights_are_loaded_before_training(run: Any, folder: Path) -> None:
         assert [blob.tobytes() for blob in a.blobs] == [blob.tobytes() for blob in b.blobs]
 
 
+def test_what_an_upgrade_changed_is_said_once(run: Any, folder: Path) -> None:
+    solver = (folder / "solver.prototxt").read_text() + "solver_type: ADAGRAD momentum: 0"
+    (folder / "solver.prototxt").write_text(solver.replace("momentum: 0.9\n", ""))
+    found = run(*TRAIN, "--log", "short", "--set", "max_iter=1")
+    assert found.code == 0
+    assert found.err.count('warning: solver.prototxt:14:1: solver_type: ADAGRAD is read as type: "AdaGrad"') == 1
+
+
 # ------------------------------------------------------------------------------------------------------------ --set
 @pytest.mark.parametrize(
     ("assignment", "message"),
@@ -173,9 +183,6 @@ def test_level_and_stage_reach_the_rules(run: Any, folder: Path) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- devices
 def test_a_solver_that_says_gpu_runs_on_the_cpu_and_says_so_once(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from netrun.cli import device
-    from netrun.errors import DeviceError
-
     real = device.open_device
 
     def without_gpu(name: str) -> Any:

@@ -1,0 +1,344 @@
+"""A stand-in for the part of CuPy that layers_cuda uses. Arrays are NumPy memory, kernels run on the CPU.
+
+Whatever a stream would do goes through :func:`submit`, so that capture and replay can be told apart from running: while
+a stream captures, work is written down and nothing runs, as with CUDA.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+SHIM = HERE / "cuda_cpu.h"
+FLAGS = ("-std=c++20", "-O1", "-fPIC", "-w", "-ffp-contract=off")
+COMPILER = shutil.which("g++")
+FREE = 8 << 30
+"""Bytes the stand-in device has; a larger request fails as CuPy's does."""
+
+__version__ = "14.2.0"
+
+
+# -------------------------------------------------------------------------------------------------------------- streams
+class CUDARuntimeError(RuntimeError):
+    """What CuPy raises for a failing call of the runtime."""
+
+
+class CUDADriverError(RuntimeError):
+    """What CuPy raises for a failing call of the driver."""
+
+
+class OutOfMemoryError(MemoryError):
+    """What CuPy's pool raises."""
+
+
+_recording: list[Callable[[], None]] | None = None
+log: list[str] = []
+"""Names of what ran, in order; tests clear and read it."""
+
+
+def submit(what: str, work: Callable[[], None]) -> None:
+    """Do the work now, or write it down while a stream captures."""
+
+    def run() -> None:
+        log.append(what)
+        work()
+
+    if _recording is None:
+        run()
+    else:
+        _recording.append(run)
+
+
+def refuse_in_capture(what: str) -> None:
+    """What CUDA does with a call that may not be captured."""
+    if _recording is not None:
+        raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while a stream captures")
+
+
+class Graph:
+    """Recorded work."""
+
+    def __init__(self, work: Sequence[Callable[[], None]]) -> None:
+        self.work = tuple(work)
+
+    def launch(self, stream: Any = None) -> None:
+        """Replay it."""
+        refuse_in_capture("launching a graph")
+        log.append("graph")
+        for run in self.work:
+            run()
+
+    def upload(self, stream: Any = None) -> None:
+        """Nothing to do."""
+
+
+class Event:
+    """An event: everything is over as soon as it is submitted."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.recorded = False
+
+    def record(self, stream: Any = None) -> None:
+        self.recorded = True
+
+    def synchronize(self) -> None:
+        refuse_in_capture("waiting for an event")
+
+    @property
+    def done(self) -> bool:
+        return True
+
+
+class Stream:
+    """A stream; ``ptr`` tells streams apart."""
+
+    null: Stream
+    _made = 0
+
+    def __init__(self, null: bool = False, non_blocking: bool = False, **_: Any) -> None:
+        Stream._made += 1
+        self.ptr = 0 if null else 0x100 + Stream._made
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def use(self) -> Stream:
+        return self
+
+    def synchronize(self) -> None:
+        refuse_in_capture("waiting for a stream")
+
+    def wait_event(self, event: Event) -> None:
+        pass
+
+    def record(self, event: Event | None = None) -> Event:
+        event = event or Event()
+        event.record(self)
+        return event
+
+    def begin_capture(self, mode: Any = None) -> None:
+        global _recording
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        refuse_in_capture("a second capture")
+        _recording = []
+
+    def end_capture(self) -> Graph:
+        global _recording
+        assert _recording is not None
+        graph, _recording = Graph(_recording), None
+        return graph
+
+    def is_capturing(self) -> bool:
+        return _recording is not None
+
+
+Stream.null = Stream(null=True)
+
+
+class Device:
+    """The one stand-in device."""
+
+    def __init__(self, device: int = 0) -> None:
+        self.id = device
+
+    def use(self) -> None:
+        if self.id >= runtime.getDeviceCount():
+            raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    @property
+    def compute_capability(self) -> str:
+        return "90"
+
+
+# --------------------------------------------------------------------------------------------------------------- arrays
+class _Pointer:
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self.ptr, self.device_id = array.ctypes.data, 0
+
+
+class ndarray(np.ndarray):  # noqa: N801  (CuPy's name)
+    """Device memory. Arithmetic works as with NumPy, which tests use and layers_cuda does not."""
+
+    @property
+    def data(self) -> Any:
+        return _Pointer(self)
+
+    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
+        refuse_in_capture("reading an array")
+        return np.array(np.asarray(self))
+
+    def set(self, values: Any, stream: Any = None) -> None:
+        if not isinstance(values, np.ndarray) or (values.shape, values.dtype) != (self.shape, self.dtype):
+            raise ValueError("set() wants a NumPy array of the same shape and type")
+        refuse_in_capture("a copy from pageable memory")
+        np.asarray(self)[...] = values
+
+
+def empty(shape: Any, dtype: Any = "float64") -> Any:
+    """Uninitialised device memory, 256-byte aligned."""
+    dtype = np.dtype(dtype)
+    count = int(np.prod(shape, dtype=np.int64))
+    if count * dtype.itemsize > FREE:
+        raise OutOfMemoryError(f"Out of memory allocating {count * dtype.itemsize:,} bytes")
+    block = np.empty(count * dtype.itemsize + 256, np.uint8)
+    shift = -block.ctypes.data % 256
+    return block[shift : shift + count * dtype.itemsize].view(dtype).reshape(shape).view(ndarray)
+
+
+def asarray(values: Any, dtype: Any = None) -> Any:
+    """A device copy."""
+    host = np.asarray(values, dtype)
+    made = empty(host.shape, host.dtype)
+    np.asarray(made)[...] = host
+    return made
+
+
+def zeros(shape: Any, dtype: Any = "float64") -> Any:
+    """Device memory of zeros."""
+    return asarray(np.zeros(shape, dtype))
+
+
+def asnumpy(array: Any) -> Any:
+    """A host copy."""
+    return array.get()
+
+
+class Pinned(np.ndarray):
+    """Page-locked host memory."""
+
+    @property
+    def ptr(self) -> int:
+        return int(self.ctypes.data)
+
+
+# -------------------------------------------------------------------------------------------------------------- kernels
+def _compiled(code: str) -> ctypes.CDLL:
+    """The shared library of one source, from the cache in the system's temp folder or freshly made by g++."""
+    if COMPILER is None:
+        raise RuntimeError("the stand-in needs g++")
+    names = list(
+        dict.fromkeys(re.findall(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(', code))
+    )
+    code += "\n" + "\n".join(f"KERNEL_EXPORT({name})" for name in names)
+    shim = SHIM.read_text()
+    key = hashlib.sha256((code + shim + " ".join(FLAGS)).encode()).hexdigest()[:24]
+    target = Path(tempfile.gettempdir()) / f"netrun_cuda_cpu_{os.getuid()}" / f"{key}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_suffix(f".{os.getpid()}.part")
+        command = [COMPILER, *FLAGS, "-shared", "-include", str(_header(shim, target.parent)), "-x", "c++", "-", "-o"]
+        made = subprocess.run([*command, str(part)], input=code, text=True, capture_output=True, check=False)
+        if made.returncode:
+            raise RuntimeError(f"g++ refuses the kernel:\n{made.stderr[:4000]}")
+        part.rename(target)
+    return ctypes.CDLL(str(target))
+
+
+def _header(shim: str, folder: Path) -> Path:
+    """The shim with a precompiled form beside it: parsing the C++ library is most of the time of a small file."""
+    place = folder / hashlib.sha256((shim + " ".join(FLAGS)).encode()).hexdigest()[:16]
+    header, ready = place / "cuda_cpu.h", place / "cuda_cpu.h.gch"
+    if not ready.exists():
+        place.mkdir(exist_ok=True)
+        header.write_text(shim)
+        part = place / f"{os.getpid()}.part"
+        subprocess.run([str(COMPILER), *FLAGS, "-x", "c++-header", str(header), "-o", str(part)], check=True)
+        part.rename(ready)
+    return header
+
+
+_functions: dict[int, tuple[str, Any]] = {}
+
+
+class _Function:
+    """What RawModule.get_function gives: the handle, and a limit that can be set."""
+
+    def __init__(self, name: str, call: Any) -> None:
+        self.max_dynamic_shared_size_bytes = 48 * 1024
+        handle = len(_functions) + 1
+        _functions[handle] = (name, call)
+        self.kernel = SimpleNamespace(ptr=handle)
+
+
+class RawModule:
+    """CUDA source compiled for the CPU."""
+
+    def __init__(self, *, code: str, options: Sequence[str] = (), **_: Any) -> None:
+        self.library = _compiled(code)
+
+    def get_function(self, name: str) -> Any:
+        return _Function(name, getattr(self.library, "launch_" + name))
+
+
+def _launch_kernel(
+    f: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int, stream: int, params: int, extra: int
+) -> None:
+    name, call = _functions[f]
+    if min(gx, gy, gz, bx, by, bz) < 1 or bx * by * bz > 1024 or stream == 0:
+        raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+    sizes = [ctypes.c_uint(v) for v in (gx, gy, gz, bx, by, bz)]
+    submit(name, lambda: call(*sizes, ctypes.c_size_t(shared), ctypes.c_void_p(params)))
+
+
+# -------------------------------------------------------------------------------------------------------------- runtime
+def _memcpy_async(target: int, source: int, nbytes: int, kind: int, stream: int) -> None:
+    submit("memcpy", lambda: ctypes.memmove(target, source, nbytes) and None)
+
+
+def _memset_async(target: int, value: int, nbytes: int, stream: int) -> None:
+    submit("memset", lambda: ctypes.memset(target, value, nbytes) and None)
+
+
+def _synchronize() -> None:
+    refuse_in_capture("waiting for the device")
+
+
+def _properties(device: int) -> dict[str, Any]:
+    return {"name": b"stand-in", "multiProcessorCount": 2, "major": 9, "minor": 0, "totalGlobalMem": FREE}
+
+
+runtime = SimpleNamespace(
+    CUDARuntimeError=CUDARuntimeError,
+    memcpyAsync=_memcpy_async,
+    memsetAsync=_memset_async,
+    deviceSynchronize=_synchronize,
+    getDeviceCount=lambda: 1,
+    getDeviceProperties=_properties,
+    memGetInfo=lambda: (FREE, FREE),
+    driverGetVersion=lambda: 13000,
+    runtimeGetVersion=lambda: 13000,
+)
+driver = SimpleNamespace(launchKernel=_launch_kernel, CUDADriverError=CUDADriverError)
+cuda = SimpleNamespace(
+    Stream=Stream,
+    Event=Event,
+    Device=Device,
+    Graph=Graph,
+    runtime=runtime,
+    driver=driver,
+    alloc_pinned_memory=lambda nbytes: np.empty(nbytes, np.uint8).view(Pinned),
+    memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    get_elapsed_time=lambda a, b: 0.01,
+)
