@@ -80,15 +80,15 @@ class Launcher:
         addresses = (ctypes.c_void_p * max(len(values), 1))(*[ctypes.addressof(v) for v in values])
         function = self.function(kernel, shared)
         where = ctypes.addressof(addresses)
-        launch = partial(self._launch, function.ptr, *blocks, *threads, shared, self.stream.ptr, where, 0)
+        launch = partial(self._launch, function.kernel.ptr, *blocks, *threads, shared, self.stream.ptr, where, 0)
         launch.keep = (function, values, addresses)  # type: ignore[attr-defined]
         return launch
 
     def function(self, kernel: Kernel, shared: int = 0) -> Any:
-        """The compiled function (``.ptr`` is its handle).
+        """The compiled function, a cupy.RawKernel (``.kernel.ptr`` is the driver's handle).
 
-        Raises:
-            ValueError: more dynamic shared memory than the device has.
+        Args:
+            shared: bytes of dynamic shared memory it shall be allowed to have.
         """
         found = self._functions.get(kernel)
         if found is None:
@@ -97,7 +97,7 @@ class Launcher:
             if module is None:
                 code = source_of(kernel.file, kernel.defines)
                 module = self._modules[key] = self.xp.RawModule(code=code, options=OPTIONS)
-            found = self._functions[kernel] = module.get_function(kernel.name).kernel
+            found = self._functions[kernel] = module.get_function(kernel.name)
         if shared > MAX_SHARED and found.max_dynamic_shared_size_bytes < shared:
             found.max_dynamic_shared_size_bytes = shared
         return found

@@ -54,7 +54,7 @@ def _expand(name: str, seen: set[str]) -> str:
         parts.append(text[at : found.start()])
         if found[1] not in seen:
             parts.append(_expand(found[1], seen))
-        line = text.count("\n", 0, found.end()) + 1
+        line = text.count("\n", 0, found.end()) + 2
         parts.append(f'\n#line {line} "{name}"')
         at = found.end()
     parts.append(text[at:])

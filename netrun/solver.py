@@ -85,6 +85,7 @@ class Solver:
         self.stopped = False
         self.rate = 0.0
         self.memory = Memory(self.device)
+        self._told: set[str] = set()
         self._build()
 
     # ------------------------------------------------------------------------------------------------------- building
@@ -114,6 +115,10 @@ class Solver:
 
     def _graph(self, net: SolverNet) -> Graph:
         folder = net.source.folder if net.source else self.folder
+        for notice in net.source.notices if net.source else ():
+            if notice not in self._told:  # the test nets are often the same file
+                self.log(notice, "upgrade_proto.cpp:79", "W")
+                self._told.add(notice)
         graph = build(net.message, net.source, net.state, seed=self.seed, folder=folder)
         for name, _ in graph.outputs:
             self.log(f"This network produces output {name}", "net.cpp:244")
@@ -173,7 +178,7 @@ class Solver:
         if m.snapshot_after_train and not (m.snapshot and self.iteration % m.snapshot == 0):
             self.snapshot()
         if self.stopped:
-            self.log("Optimization stopped early.", "solver.cpp:307")
+            self.log("Optimization stopped early.", "solver.cpp:311")
             return
         if m.display and self.iteration % m.display == 0:
             self.runners[0].feed()

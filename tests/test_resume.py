@@ -116,4 +116,4 @@ def test_a_kill_at_any_moment_leaves_whole_snapshots(tmp_path: Path, delay: floa
     assert states
     for state in states:
         assert read_state(state).iter > 0
-        assert len(read_weights(state.with_suffix(".caffemodel"))) == 7
+        assert len(read_weights(state.with_suffix(".caffemodel"))) == 8

@@ -65,6 +65,7 @@ def _mean(args: argparse.Namespace, progress: _Progress) -> list[Path]:
         )
     source, target = args.paths
     blob = write_mean(source, target, progress=lambda done, total: progress("mean", done, total))
+    progress.clear()
     size = blob.height * blob.width
     for channel in range(blob.channels):
         mean = sum(blob.data[channel * size : (channel + 1) * size]) / size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 from ..log import Log, StreamLog
@@ -66,3 +67,17 @@ def open_log(choice: str | None) -> Log:
     """The log on stderr: what --log says, else the short one on a terminal and Caffe's elsewhere."""
     short = choice == "short" if choice else is_terminal(sys.stderr)
     return ShortLog(sys.stderr) if short else StreamLog(sys.stderr)
+
+
+def start_bar(log: Log, name: str, total: int, start: int = 0) -> Bar | None:
+    """A bar below the short log, if that goes to a terminal."""
+    if not isinstance(log, ShortLog) or not is_terminal(log.stream):
+        return None
+    log.bar = Bar(log.stream, name, total, start)
+    return log.bar
+
+
+def tell(log: Log, notices: Sequence[str]) -> None:
+    """Warn of what was read in another way than it is written: what an upgrade changed or left out."""
+    for notice in notices:
+        log(notice, "upgrade_proto.cpp:79", "W")

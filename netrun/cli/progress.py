@@ -38,7 +38,7 @@ class Bar:
     def update(self, done: int, *facts: str) -> None:
         """Redraw, at most ten times a second: the bar, the facts, the time that is left."""
         now = self._clock()
-        if now - self._drawn < REDRAW_S and done < self.total:
+        if now - self._drawn < REDRAW_S and not 0 < self.total <= done:
             return
         self._drawn = now
         self.stream.write("\r" + self.line(done, now, facts, shutil.get_terminal_size().columns - 1) + "\x1b[K")

@@ -17,7 +17,7 @@ from ..runner import Output, Runner, forward_program
 from ..session import Memory, Session
 from . import results
 from .device import choose_device
-from .logs import open_log
+from .logs import open_log, start_bar, tell
 from .train import stages
 
 
@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("netrun test: no weights are given", None, ["--weights net_iter_1000.caffemodel"])
     log = open_log(args.log)
     message, source = read_net(file)
+    tell(log, source.notices)
     device = choose_device(args.device, args.gpu, log, "test")
     state = State(schema.TEST, args.level or 0, tuple(stages(args.stage)))
     recording = record(build(message, source, state))
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
             log(line, "net.cpp:744")
     runner = Runner("test0", recording, Session(forward_program(recording), device, memory))
     runner.open()
+    bar = start_bar(log, recording.graph.name or "net", args.iterations)
     try:
         log(f"Running for {args.iterations} iterations.", "caffe.cpp:281")
         sums: list[np.ndarray[Any, Any]] = []
@@ -53,7 +55,11 @@ def run(args: argparse.Namespace) -> int:
             for output in outputs:
                 for value in output.values.reshape(-1):
                     log(f"Batch {batch}, {output.name} = {value:g}", "caffe.cpp:304")
+            if bar is not None:
+                bar.update(batch + 1)
     finally:
+        if bar is not None:
+            bar.clear()
         runner.close()
     loss = total / args.iterations
     means = [Output(o.name, s / args.iterations, o.weight) for o, s in zip(outputs, sums, strict=True)]

@@ -21,7 +21,7 @@ from ..types import Tensor
 from . import results
 from .device import choose_device
 from .files import build_with, state_of
-from .logs import open_log
+from .logs import open_log, tell
 from .test import model_file
 
 
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Time a net; returns the exit code."""
     log = open_log(args.log)
     message, source = read_net(model_file(args))
+    tell(log, source.notices)
     state = state_of(args)
     device = choose_device(args.device, args.gpu, log, "time")
     graph = build_with(message, source, state, args.input_shape)

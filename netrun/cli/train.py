@@ -17,9 +17,9 @@ from ..runner import Output
 from ..solver import Solver
 from . import dry_run, results
 from .device import choose_device
-from .logs import ShortLog, open_log
+from .logs import ShortLog, open_log, start_bar, tell
 from .overrides import override
-from .progress import Bar, is_terminal
+from .progress import Bar
 from .signals import Signals
 
 
@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code."""
     message, source = _solver(args)
     log = open_log(args.log)
+    tell(log, source.notices)
     device = choose_device(args.device, args.gpu, log, "train", message)
     if args.dry_run:
         return dry_run.run(message, source, device, log, args)
@@ -113,12 +114,10 @@ def stages(text: str) -> list[str]:
 
 
 def _show_progress(job: Job) -> Bar | None:
-    """A bar below the short log, if that goes to a terminal."""
-    log = job.log
-    if not isinstance(log, ShortLog) or not is_terminal(log.stream):
+    """A bar with loss, learning rate and speed, where there is a terminal to draw it on."""
+    bar = start_bar(job.log, job.training.recording.graph.name or "net", job.message.max_iter, job.iteration)
+    if bar is None:
         return None
-    name = job.training.recording.graph.name or "net"
-    bar = log.bar = Bar(log.stream, name, job.message.max_iter, start=job.iteration)
     batch, last = job.batch, [time.perf_counter(), job.iteration, 0.0]
 
     def show(solver: Solver, loss: float) -> None:

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from netrun.data.ahead import AheadFeeder
 from netrun.data.database import is_there, missing, open_database
 from netrun.data.datum import Plain, Record, RecordError, parse, size_text
-from netrun.data.feeder import Cursor, Floats
+from netrun.data.feeder import Floats
 from netrun.data.images import Colour, pixels_of
 from netrun.data.lmdb_file import show_key
-from netrun.data.order import Order, Words, random_words
-from netrun.data.prefetch import Decoders, Prefetcher
+from netrun.data.order import Words
+from netrun.data.prefetch import Decoders
 from netrun.data.settings import Settings
 from netrun.data.stats import read_mean
 from netrun.data.transform import Shape3, Transform
 from netrun.errors import DataError
-from netrun.random import stream_of
 
 
 def check(settings: Settings) -> None:
@@ -31,10 +31,7 @@ def check(settings: Settings) -> None:
         raise settings.wrong("data_param needs a batch_size of 1 or more")
     if len(layer.top) not in (1, 2):
         raise settings.wrong(f"it has {len(layer.top)} tops, and makes one (data) or two (data and label)")
-    if transform.mean_file and transform.mean_value:
-        raise settings.wrong("transform_param has both mean_file and mean_value; it can use one")
-    if transform.force_color and transform.force_gray:
-        raise settings.wrong("transform_param has both force_color and force_gray")
+    settings.check_transform()
     shape = data.record_shape.dim
     if data.HasField("record_shape") and (len(shape) != 3 or min(shape) < 1):
         raise settings.wrong("record_shape needs three positive numbers: channels, height, width")
@@ -90,22 +87,13 @@ class Batches:
         self.random = self._transform.random
         self.shapes = _shapes(settings, self._transform.shape)
         self._shape, self._plain = shape, Plain.of(value, record)
-        self._stream = stream_of(settings.stream, layer.name)
-        self._order = Order(
-            self.count,
-            seed=settings.seed,
-            stream=f"{settings.stream}/{layer.name}",
-            shuffle=data.shuffle,
-            skip=self._skip(data.rand_skip),
-        )
+        self._order = settings.order(self.count, shuffle=data.shuffle, rand_skip=data.rand_skip)
         self._decoders = Decoders(settings.threads)
 
     def make(self, position: int, draws: int) -> list[Floats]:
         """The batch of the records from ``position`` on, with the random decisions from ``draws`` on."""
         size = self.settings.layer.data_param.batch_size
-        words = None
-        if self.random:
-            words = random_words(draws, size, seed=self.settings.seed, stream=self._stream)
+        words = self.settings.words(draws, size) if self.random else None
         with _blaming(self.settings):
             found = [self._database.read(number) for number in self._order.records(position, size)]
         data = np.empty(self.shapes[0], np.float32)
@@ -172,77 +160,17 @@ class Batches:
             )
         )
 
-    def _skip(self, limit: int) -> int:
-        if not limit:
-            return 0
-        stream = stream_of(self.settings.stream, self.settings.layer.name, "skip")
-        return int(random_words(0, 1, seed=self.settings.seed, stream=stream)[0, 0]) % limit
 
-
-class DataFeeder:
+class DataFeeder(AheadFeeder):
     """The feeder of a Data layer; see feeder.Feeder for the interface."""
 
     def __init__(self, settings: Settings) -> None:
-        """Opens the source; the thread starts with the first ``next()`` (none at all with ``threads=0``).
+        """Opens the source.
 
         Raises:
             DataError, ConfigError: see open_feeder.
         """
-        self._batches = Batches(settings)
-        self.names = tuple(settings.layer.top)
-        self.shapes = tuple(self._batches.shapes)
-        self.records = self._batches.count
-        self._size = settings.layer.data_param.batch_size
-        self._depth = 0 if settings.threads == 0 else max(1, settings.layer.data_param.prefetch)
-        self._cursor = Cursor()
-        self._ahead: Prefetcher[list[Floats]] | None = None
-        self._closed = False
-
-    def next(self) -> list[Floats]:
-        """The next batch; see Feeder.next."""
-        if self._closed:
-            raise DataError(f"{self._batches.settings.title}: its source was closed")
-        if not self._depth:
-            batch = self._batches.make(self._cursor.position, self._cursor.draws)
-        else:
-            if self._ahead is None:
-                self._ahead = self._start()
-            batch = self._ahead.next()
-        self._cursor = self._after(1)
-        return batch
-
-    def state(self) -> Cursor:
-        """See Feeder.state."""
-        return self._cursor
-
-    def restore(self, cursor: Cursor) -> None:
-        """See Feeder.restore."""
-        if min(cursor.position, cursor.draws) < 0:
-            raise DataError(f"{self._batches.settings.title}: cannot go on at position {cursor.position}")
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
-        self._cursor = cursor
-
-    def close(self) -> None:
-        """See Feeder.close."""
-        self._closed = True
-        if self._ahead is not None:
-            self._ahead.close()
-        self._batches.close()
-
-    def _after(self, steps: int) -> Cursor:
-        moved = self._size * steps
-        return Cursor(self._cursor.position + moved, self._cursor.draws + (moved if self._batches.random else 0))
-
-    def _start(self) -> Prefetcher[list[Floats]]:
-        batches, start, step = self._batches, self._cursor, self._after(1)
-        moved, drawn = step.position - start.position, step.draws - start.draws
-        return Prefetcher(
-            lambda n: batches.make(start.position + n * moved, start.draws + n * drawn),
-            self._depth,
-            f"netrun-data-{batches.settings.layer.name}",
-        )
+        super().__init__(Batches(settings))
 
 
 def shapes_of(settings: Settings) -> list[tuple[int, ...]]:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from netrun.config import schema
+from netrun.data.order import Order, Words, random_words
 from netrun.errors import ConfigError, DataError, Where
+from netrun.random import stream_of
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,23 @@ class Settings:
         """The same error, with the name and place of the layer."""
         problem = error.problems[0]
         return DataError(f"{self.title}: {problem.what}", self.where, problem.notes)
+
+    def check_transform(self) -> None:
+        """Raises ConfigError if transform_param contradicts itself, whatever the data."""
+        transform = self.layer.transform_param
+        if transform.mean_file and transform.mean_value:
+            raise self.wrong("transform_param has both mean_file and mean_value; it can use one")
+        if transform.force_color and transform.force_gray:
+            raise self.wrong("transform_param has both force_color and force_gray")
+
+    def order(self, count: int, *, shuffle: bool, rand_skip: int) -> Order:
+        """The order of the layer's records: it starts at a random one of the first ``rand_skip`` (0: at the first)."""
+        skip = 0
+        if rand_skip:
+            stream = stream_of(self.stream, self.layer.name, "skip")
+            skip = int(random_words(0, 1, seed=self.seed, stream=stream)[0, 0]) % rand_skip
+        return Order(count, seed=self.seed, stream=f"{self.stream}/{self.layer.name}", shuffle=shuffle, skip=skip)
+
+    def words(self, draws: int, count: int) -> Words:
+        """The random words of the records number ``draws`` .. ``draws + count - 1``; see order.random_words."""
+        return random_words(draws, count, seed=self.seed, stream=stream_of(self.stream, self.layer.name))

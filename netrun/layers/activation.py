@@ -19,12 +19,8 @@ class ReLU(Layer):
 
     param = "relu_param"
 
-    def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
-        self._expr = f"relu(a, {self.number('negative_slope')})"
-        return [bottom[0]]
-
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
-        k.pointwise([bottom[0]], top[0], expr=self._expr)
+        k.pointwise([bottom[0]], top[0], expr=f"relu(a, {self.number('negative_slope')})")
 
 
 class PReLU(Layer):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, NoReturn
 
 from ..config import schema
@@ -250,6 +250,18 @@ def stop(x: Any) -> Any:
     return x.stop() if isinstance(x, Tensor) else x
 
 
+def _load(entry: EntryPoint, where: Where | None) -> type[Layer]:
+    """The class behind an entry point; what goes wrong in its package is told with the package's name."""
+    try:
+        found = entry.load()
+    except Exception as error:
+        what = f'layer type "{entry.name}" ({entry.value}) fails to load: {type(error).__name__}: {error}'
+        raise ConfigError(what, where) from error
+    if not (isinstance(found, type) and issubclass(found, Layer)):
+        raise ConfigError(f'layer type "{entry.name}": {entry.value} is no class derived from Layer', where)
+    return found
+
+
 def layer_type(name: str, where: Where | None = None, layer: str = "") -> type[Layer]:
     """The class of a layer type: netrun's own, or one that an installed package offers as an entry point.
 
@@ -259,7 +271,7 @@ def layer_type(name: str, where: Where | None = None, layer: str = "") -> type[L
     if name not in Layer.registry:
         for entry in entry_points(group="netrun.layers"):
             if entry.name == name:
-                entry.load()
+                Layer.registry[name] = _load(entry, where)
     if name in Layer.registry:
         return Layer.registry[name]
     head = f"layer {layer}: " if layer else ""

@@ -1,0 +1,96 @@
+"""Which plan a convolution runs by: the heuristics' first, or the fastest of some, remembered."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from .dnn import Dnn, Plan, Problem
+
+CAP = 512 << 20
+"""Bytes of workspace a plan may take: the one scratch area of a session is as large as the largest."""
+
+CANDIDATES = 12
+"""Plans that are measured when tuning."""
+
+Measure = Callable[[Plan], float]
+"""Microseconds a plan takes."""
+
+
+class Plans:
+    """The plan of every problem, in memory; with tuning also on disk.
+
+    Args:
+        dnn: makes the plans.
+        chip: name of the device; tuned plans of one chip and cuDNN are of no use on another.
+        measure: times a plan. None: no tuning, nothing on disk.
+        folder: where tuned plans are kept.
+    """
+
+    def __init__(self, dnn: Dnn, chip: str, measure: Measure | None = None, folder: Path | None = None) -> None:
+        self.dnn, self.chip, self.measure = dnn, chip, measure
+        self._found: dict[Problem, Plan | None] = {}
+        name = "".join(c if c.isalnum() else "-" for c in chip)
+        self.file = (folder or default_folder()) / f"{name}-{dnn.version}.json"
+        self._kept: dict[str, str] | None = None
+
+    def best(self, problem: Problem) -> Plan | None:
+        """The plan to use; None if cuDNN has none for this problem."""
+        if problem not in self._found:
+            self._found[problem] = self._search(problem)
+        return self._found[problem]
+
+    def _search(self, problem: Problem) -> Plan | None:
+        offered = self._offered(problem)
+        if self.measure is None:
+            return next(offered, None)
+        kept = self._read().get(repr(problem))
+        if kept is not None:
+            plan = self.dnn.restored(problem, base64.b64decode(kept))
+            if plan is not None and plan.workspace <= CAP:
+                return plan
+        measured = [(self.measure(plan), i, plan) for i, plan in enumerate(islice(offered, CANDIDATES))]
+        if not measured:
+            return None
+        fastest = min(measured, key=lambda m: m[:2])[2]
+        self._keep(problem, fastest)
+        return fastest
+
+    def _offered(self, problem: Problem) -> Iterator[Plan]:
+        """Precompiled engines; those that cuDNN compiles on the spot only where there is no other."""
+        some = False
+        for plan in self.dnn.plans(problem, CAP):
+            some = True
+            yield plan
+        if not some:
+            yield from self.dnn.plans(problem, CAP, compiled=True)
+
+    # ------------------------------------------------------------------------------------------------------------ disk
+    def _read(self) -> dict[str, str]:
+        if self._kept is None:
+            self._kept = {}
+            with suppress(OSError, ValueError):  # absent or damaged: measured again
+                found = json.loads(self.file.read_text(encoding="utf-8"))
+                self._kept = {str(k): str(v) for k, v in found.items()}
+        return self._kept
+
+    def _keep(self, problem: Problem, plan: Plan) -> None:
+        kept = self._read()
+        kept[repr(problem)] = base64.b64encode(self.dnn.text_of(plan)).decode()
+        with suppress(OSError):  # a folder that cannot be written costs the tuning of the next run, no more
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False, encoding="utf-8") as out:
+                json.dump(kept, out, indent=0)
+            os.replace(out.name, self.file)
+
+
+def default_folder() -> Path:
+    """``netrun/cudnn`` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "netrun" / "cudnn"

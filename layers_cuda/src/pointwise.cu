@@ -1,0 +1,46 @@
+// y = EXPR over any number of inputs that broadcast to it.
+//
+// INPUTS(X)  X(name, type, mask) for each input; mask as in axes.cuh
+// EXPR       one expression over v_<name>
+// OUT        the element type of y
+// V          elements a thread takes at once: 1, or 4 where the innermost axis can be cut so
+#include "common.cuh"
+#include "functions.cuh"
+#include "axes.cuh"
+
+#define INNER_BIT(mask) ((mask) >> (RANK - 1) & 1)
+#define PARAMETER(name, type, mask) const type *in_##name,
+#define LOAD(name, type, mask) \
+  const Pack<type, width> pack_##name = load<width, (INNER_BIT(mask) != 0)>(in_##name + offset<mask>(at, size));
+#define PICK(name, type, mask) const R v_##name = to<R>(pack_##name.v[v]);
+#define RUN(position)                                          \
+  INPUTS(LOAD)                                                 \
+  Pack<OUT, width> result;                                     \
+  _Pragma("unroll") for (int v = 0; v < width; ++v) {          \
+    INPUTS(PICK)                                               \
+    result.v[v] = to<OUT>((R)(EXPR));                          \
+  }                                                            \
+  store<width>(y + (position), result);
+
+// No __restrict__: y may lie over one of the inputs. Each thread has read its elements before it writes them.
+extern "C" __global__ void pointwise(INPUTS(PARAMETER) OUT *y, const I count AXES(AXIS_PARAMETER)) {
+  I size[] = {AXES(AXIS_SIZE)};
+  I at[RANK];
+  const I whole_packs = count / V;
+  size[RANK - 1] /= V;
+  EACH(i, whole_packs) {
+    constexpr int width = V;
+    locate<~0u>(i, size, at);
+    at[RANK - 1] *= V;
+    size[RANK - 1] *= V;
+    RUN(i * V)
+    size[RANK - 1] /= V;
+  }
+  if (V == 1) return;
+  // With one axis the count need not be a multiple of V.
+  EACH(rest, count - whole_packs * V) {
+    constexpr int width = 1;
+    at[0] = whole_packs * V + rest;
+    RUN(at[0])
+  }
+}
