@@ -1,1 +1,1 @@
-"""CUDA kernels of netrun. This package imports with no GPU, no driver and no CUDA wheels installed."""
+"""netrun on an NVIDIA GPU. This package imports with no GPU, no driver and no CUDA wheels installed."""

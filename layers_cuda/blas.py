@@ -125,7 +125,6 @@ class Blas:
             steps.append(self.product(a, b, y, shape, precision, add, begin))
         return sequence(steps)
 
-
     def _scalar(self, dtype: str, value: float) -> int:
         """The address of a number that lives as long as the handle."""
         kind = "float64" if dtype == "float64" else "float32"
@@ -164,5 +163,12 @@ def _runs(*numbers: np.ndarray[Any, np.dtype[np.int64]]) -> list[tuple[int, int]
 
 def _check(status: int, what: str) -> None:
     if status:
-        names = {1: "not initialised", 3: "no memory", 7: "invalid value", 8: "not on this chip", 13: "failed", 15: "not supported"}
+        names = {
+            1: "not initialised",
+            3: "no memory",
+            7: "invalid value",
+            8: "not on this chip",
+            13: "failed",
+            15: "not supported",
+        }
         raise DeviceError(f"{what}: cuBLAS status {status} ({names.get(status, 'unknown')})")

@@ -32,8 +32,8 @@ TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 9}
 HANDLE, DATA_TYPE, BOOLEAN, INT64, DOUBLE, POINTER = 0, 1, 2, 3, 5, 6
 CONV_MODE, HEUR_MODE, NOTE, POINTWISE_MODE, DESCRIPTOR, BEHAVIOUR, CHAR, INT32 = 7, 8, 11, 14, 15, 19, 24, 23
 _ELEMENT = {HANDLE: _P, INT64: _L, DOUBLE: ctypes.c_double, POINTER: _P, DESCRIPTOR: _P, BOOLEAN: ctypes.c_bool}
-(POINTWISE, CONVOLUTION, ENGINE, CONFIG, HEURISTICS, PLAN, OP_FPROP, OP_WGRAD, OP_DGRAD, OP_POINTWISE, GRAPH, PACK, TENSOR,
- DEVICE) = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 15, 16, 17, 38)  # fmt: skip
+(POINTWISE, CONVOLUTION, ENGINE, CONFIG, HEURISTICS, PLAN, OP_FPROP, OP_WGRAD, OP_DGRAD, OP_POINTWISE, GRAPH, PACK,
+ TENSOR, DEVICE) = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 15, 16, 17, 38)  # fmt: skip
 _ADD, _RELU = 0, 100
 _TENSOR_CORE, _NONDETERMINISTIC, _COMPILED_AT_RUN_TIME = 0, 4, 0
 _MODES = (3, 2)
@@ -149,7 +149,9 @@ class Descriptor:
 
     def _get(self, attribute: int, kind: int, count: int, array: Any, found: Any) -> None:
         where = ctypes.addressof(found), ctypes.addressof(array)
-        check(self._library, self._library.cudnnBackendGetAttribute(self.pointer, attribute, kind, count, *where), "get")
+        check(
+            self._library, self._library.cudnnBackendGetAttribute(self.pointer, attribute, kind, count, *where), "get"
+        )
 
     def keep(self, *others: Any) -> None:
         """Keep these alive as long as this one."""
@@ -270,7 +272,9 @@ class Dnn:
             return None  # this configuration is not for this case; the next may be
         engine = config.descriptors(300, ENGINE, 1)[0]
         notes = frozenset(engine.get(1303, NOTE))
-        return Plan(problem, descriptor, int(descriptor.get(402, INT64, 1)[0]), int(engine.get(1301, INT64, 1)[0]), notes)
+        return Plan(
+            problem, descriptor, int(descriptor.get(402, INT64, 1)[0]), int(engine.get(1301, INT64, 1)[0]), notes
+        )
 
     def _operations(self, p: Problem) -> list[Descriptor]:
         """The graph: the convolution, then the bias and the ReLU over values that exist only within it."""

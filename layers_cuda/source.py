@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "src"
@@ -19,7 +19,7 @@ def files() -> list[str]:
 
 
 def source_of(file: str, defines: Sequence[tuple[str, str]] = ()) -> str:
-    """What a compiler gets for ``src/<file>.cu``: the ``#define`` lines first, each local include once, where it stands.
+    """What a compiler gets for ``src/<file>.cu``: the ``#define`` lines, then the file with each local include once.
 
     ``#line`` directives keep the compiler's messages pointing at the real files. CuPy keys its cache on disk by this
     text, and would not see a change in a header that it includes itself.
@@ -37,11 +37,13 @@ def source_of(file: str, defines: Sequence[tuple[str, str]] = ()) -> str:
 
 def kernels_of(file: str) -> list[str]:
     """The names of the kernels that ``src/<file>.cu`` holds under any define, in order of first appearance."""
-    found = re.findall(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)', _flat(f"{file}.cu"))
+    found = re.findall(
+        r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)', _flat(f"{file}.cu")
+    )
     return list(dict.fromkeys(found))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _flat(name: str) -> str:
     return _expand(name, set())
 

@@ -380,4 +380,4 @@ def rule(inputs: Sequence[str], variables: Sequence[str], body: str) -> Rule:
             if used not in known:
                 raise ExpressionError(f'no value "{used}"{nearest(used, known)}', text, 0)
         known.add(name)
-    return Rule(tuple(inputs), tuple(variables), steps)
+    return Rule(tuple(inputs), tuple(variables), tuple(step for step in steps if step[0] != step[1]))

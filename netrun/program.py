@@ -53,7 +53,7 @@ class Call:
             if arg is not None:
                 (outs if "w" in argument.role else ins).append(text)
         attrs = " ".join(f"{k}={_attribute(v)}" for k, v in self.attrs.items())
-        return f"{' '.join(outs)} <- {self.op.name} {' '.join(ins)}" + (f" | {attrs}" if attrs else "")
+        return " ".join([*outs, "<-", self.op.name, *ins, *(["|", attrs] if attrs else [])])
 
 
 def _attribute(value: Any) -> str:

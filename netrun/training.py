@@ -13,7 +13,7 @@ from .expression import letters, rule
 from .program import Program, Recorder
 from .runner import kept
 from .types import Spec, Tensor
-from .updates import METHODS, moves_without_gradient, update_rule
+from .updates import METHODS, is_trusted, moves_without_gradient, trust_ratio, update_rule
 
 _FIRST = rule(["g", "first"], ["total"], "total = where(first, 0, total) + g")
 
@@ -106,18 +106,35 @@ def _update(
         gradient = gradients.get(parameter)
         body = update_rule(solver, parameter.lr_mult, parameter.decay_mult, gradient is not None)
         if gradient is not None:
-            recorder.update([gradient, result.lr, scale, *corrections], variables, rule=body)
-        elif moves_without_gradient(solver, parameter.decay_mult):
+            inputs = [gradient, result.lr, scale, *corrections]
+            if is_trusted(solver, parameter.decay_mult):
+                inputs.append(_trust(recorder, gradient, tensor, scale, trust_ratio(solver, parameter.decay_mult)))
+            recorder.update(inputs, variables, rule=body)
+        elif moves_without_gradient(solver, parameter.lr_mult if parameter.trained else 0.0, parameter.decay_mult):
             recorder.update([result.lr, *corrections], variables, rule=body)
+
+
+def _trust(recorder: Recorder, gradient: Tensor, parameter: Tensor, scale: Tensor, expr: str) -> Tensor:
+    """A number from the lengths of a parameter and its gradient.
+
+    ``update`` works element by element, so the lengths are measured in front of it, and reach it as one more input.
+    """
+    squares = [_square(recorder, tensor) for tensor in (gradient, parameter)]
+    ratio = recorder.temp("trust", ())
+    recorder.pointwise([*squares, scale], ratio, expr=expr)
+    return ratio
+
+
+def _square(recorder: Recorder, tensor: Tensor) -> Tensor:
+    """The sum of the squares of a tensor."""
+    square = recorder.temp("square", ())
+    recorder.reduce([tensor], square, expr="a * a", how="sum", axes=tuple(range(len(tensor.shape))))
+    return square
 
 
 def _clip(recorder: Recorder, gradients: list[Tensor], scale: Tensor, solver: schema.SolverParameter) -> None:
     """scale = min(1, clip_gradients / norm of all summed gradients) / iter_size: clipped first, averaged then."""
-    squares = []
-    for gradient in gradients:
-        squares.append(recorder.temp("square", ()))
-        axes = tuple(range(len(gradient.shape)))
-        recorder.reduce([gradient], squares[-1], expr="a * a", how="sum", axes=axes)
+    squares = [_square(recorder, gradient) for gradient in gradients]
     norm = recorder.temp("norm", ())
     recorder.pointwise(squares, norm, expr=f"sqrt({' + '.join(letters(len(squares)))})")
     limit = repr(solver.clip_gradients)

@@ -1,8 +1,8 @@
 """The solvers' update rules, each as assignments of one ``update`` call per parameter.
 
-Names a body may use: ``g`` the gradient (clipped, averaged over iter_size, with weight decay added), ``w`` the
-parameter, ``rate`` = learning rate * lr_mult, and the method's history. Formulas and the order of events are Caffe's;
-the papers are named beside each. To add a solver, add a row.
+Names a body may use: ``g`` the gradient (clipped, averaged over iter_size, with weight decay added unless the method
+decouples it), ``w`` the parameter, ``rate`` = learning rate * lr_mult, and the method's history. Formulas and the order
+of events of the first six are Caffe's; the papers are named beside each. To add a solver, add a row.
 """
 
 from __future__ import annotations
@@ -22,21 +22,31 @@ class Method:
     history    names of what it carries for each parameter, in the order of a solver state
     body       assignments; {momentum}, {momentum2}, {delta}, {rms_decay} are the solver's fields
     correction True if the body uses ``correction``, Adam's sqrt(1 - momentum2^t) / (1 - momentum^t)
+    decoupled  True if weight decay is no part of ``g``: the body uses ``pull`` = decay * w (L1: decay * sign(w))
+    trust      True if the body uses ``trust``, the ratio of the norms of parameter and gradient (see ``trust_ratio``)
     no_momentum  True if Caffe refuses a momentum for this type
+    rate_inside  True if the history holds steps, so that it stays as it is at rate 0
     """
 
     history: tuple[str, ...]
     body: str
     correction: bool = False
+    decoupled: bool = False
+    trust: bool = False
     no_momentum: bool = False
+    rate_inside: bool = False
 
+
+_MEANS = "m = {momentum} * m + (1 - {momentum}) * g;v = {momentum2} * v + (1 - {momentum2}) * g * g;"
 
 METHODS: Mapping[str, Method] = {
     # Stochastic gradient descent with momentum.
-    "SGD": Method(("h",), "h = {momentum} * h + rate * g; w = w - h"),
+    "SGD": Method(("h",), "h = {momentum} * h + rate * g; w = w - h", rate_inside=True),
     # Nesterov 1983, in the form of Bengio et al., "Advances in optimizing recurrent networks", 2013.
     "Nesterov": Method(
-        ("h",), "old = h; h = {momentum} * h + rate * g; w = w - ((1 + {momentum}) * h - {momentum} * old)"
+        ("h",),
+        "old = h; h = {momentum} * h + rate * g; w = w - ((1 + {momentum}) * h - {momentum} * old)",
+        rate_inside=True,
     ),
     # Duchi, Hazan, Singer, "Adaptive subgradient methods", 2011.
     "AdaGrad": Method(("h",), "h = h + g * g; w = w - rate * g / (sqrt(h) + {delta})", no_momentum=True),
@@ -54,13 +64,24 @@ METHODS: Mapping[str, Method] = {
         "u = {momentum} * u + (1 - {momentum}) * step * step;"
         "w = w - rate * step",
     ),
-    # Kingma, Ba, "Adam", 2015.
-    "Adam": Method(
+    # Kingma, Ba, "Adam", 2015. delta stands beside the uncorrected root, as in Caffe.
+    "Adam": Method(("m", "v"), _MEANS + "w = w - rate * correction * m / (sqrt(v) + {delta})", correction=True),
+    # Loshchilov, Hutter, "Decoupled weight decay regularization", 2019; the pull goes with the rate.
+    "AdamW": Method(
         ("m", "v"),
-        "m = {momentum} * m + (1 - {momentum}) * g;"
-        "v = {momentum2} * v + (1 - {momentum2}) * g * g;"
-        "w = w - rate * correction * m / (sqrt(v) + {delta})",
+        _MEANS + "w = w - rate * (correction * m / (sqrt(v) + {delta}) + pull)",
         correction=True,
+        decoupled=True,
+    ),
+    # You, Gitman, Ginsburg, "Large batch training of convolutional networks", 2017.
+    "LARS": Method(("h",), "h = {momentum} * h + rate * trust * g; w = w - h", trust=True, rate_inside=True),
+    # Chen et al., "Symbolic discovery of optimization algorithms", 2023; momentum is its beta 1, momentum2 its beta 2.
+    "Lion": Method(
+        ("m",),
+        "step = sign({momentum} * m + (1 - {momentum}) * g);"
+        "w = w - rate * (step + pull);"
+        "m = {momentum2} * m + (1 - {momentum2}) * g",
+        decoupled=True,
     ),
 }
 
@@ -69,16 +90,25 @@ def method_of(solver: schema.SolverParameter, where: Where | None = None) -> Met
     """The method a solver asks for.
 
     Raises:
-        ConfigError: an unknown type or regularization, or a momentum where the method has none.
+        ConfigError: an unknown type or regularization, a momentum where the method has none, a decay out of its range.
     """
     if solver.type not in METHODS:
-        raise ConfigError(f'there is no solver type "{solver.type}"{nearest(solver.type, METHODS)}', where)
+        known = ", ".join(METHODS)
+        raise ConfigError(
+            f'there is no solver type "{solver.type}"{nearest(solver.type, METHODS)}', where, [f"known: {known}"]
+        )
     if solver.regularization_type not in ("L1", "L2"):
         known = nearest(solver.regularization_type, ["L1", "L2"])
         raise ConfigError(f'regularization_type is "L1" or "L2", got "{solver.regularization_type}"{known}', where)
     method = METHODS[solver.type]
     if method.no_momentum and solver.momentum != 0:
         raise ConfigError(f"{solver.type} has no momentum, the solver says {solver.momentum:g}", where)
+    for name in ("momentum", "momentum2", "rms_decay"):
+        value = getattr(solver, name)
+        if f"{{{name}}}" in method.body and not 0 <= value < 1:
+            raise ConfigError(f"{name} has to be from 0 to 1 (1 excluded), the solver says {value:g}", where)
+    if method.trust and not solver.lars_eta > 0:
+        raise ConfigError(f"lars_eta has to be above 0, the solver says {solver.lars_eta:g}", where)
     return method
 
 
@@ -86,29 +116,60 @@ def update_rule(solver: schema.SolverParameter, lr_mult: float, decay_mult: floa
     """The assignments for a parameter with these multipliers.
 
     Inputs, in order: ``raw`` the summed gradient, ``lr``, ``scale`` (clipping / iter_size) and, where the method has
-    it, ``correction``. Variables: ``w`` and the history. Without a gradient ``raw`` and ``scale`` are left out.
+    it, ``correction``, or where ``is_trusted`` says so ``trust``. Variables: ``w`` and the history. Without a gradient
+    ``raw``, ``scale`` and ``trust`` are left out.
     """
     method = METHODS[solver.type]
     decay = solver.weight_decay * decay_mult
+    pull = f"{decay!r} * {'w' if solver.regularization_type == 'L2' else 'sign(w)'}" if decay else "0"
     lines = ["g = raw * scale"] if has_gradient else ["g = 0"]
-    if decay:
-        lines.append(f"g = g + {decay!r} * {'w' if solver.regularization_type == 'L2' else 'sign(w)'}")
+    lines.append(f"pull = {pull}" if method.decoupled else f"g = g + {pull}")
     lines.append(f"rate = lr * {lr_mult!r}")
+    inputs = (["raw", "lr", "scale"] if has_gradient else ["lr"]) + (["correction"] if method.correction else [])
+    if method.trust:
+        if has_gradient and is_trusted(solver, decay_mult):
+            inputs.append("trust")
+        else:
+            lines.append("trust = 1")
     values = {name: repr(getattr(solver, name)) for name in ("momentum", "momentum2", "delta", "rms_decay")}
     lines.append(method.body.format(**values))
-    inputs = (["raw", "lr", "scale"] if has_gradient else ["lr"]) + (["correction"] if method.correction else [])
     return rule(inputs, ["w", *method.history], ";".join(lines))
 
 
-def moves_without_gradient(solver: schema.SolverParameter, decay_mult: float) -> bool:
-    """True if the history of a parameter at learning rate 0 changes: weight decay alone feeds it, as in Caffe.
+def moves_without_gradient(solver: schema.SolverParameter, lr_mult: float, decay_mult: float) -> bool:
+    """True if a parameter that no gradient reaches, or its history, changes: weight decay alone feeds it, as in Caffe.
 
-    Not so for SGD and Nesterov, whose history has the rate in it.
+    At rate 0 that is so only where the history does not have the rate in it.
     """
-    return solver.weight_decay * decay_mult != 0 and solver.type not in ("SGD", "Nesterov")
+    method = METHODS[solver.type]
+    if solver.weight_decay * decay_mult == 0:
+        return False
+    return lr_mult != 0 or not (method.rate_inside or method.decoupled)
 
 
 def correction(solver: schema.SolverParameter, iteration: int) -> float:
-    """Adam's bias correction in iteration ``iteration`` (from 0)."""
+    """Adam's bias correction in iteration ``iteration`` (from 0); 1 where the method or the solver does without."""
+    if not METHODS[solver.type].correction or not solver.bias_correction:
+        return 1.0
     t = iteration + 1
     return float((1 - solver.momentum2**t) ** 0.5 / (1 - solver.momentum**t))
+
+
+def is_trusted(solver: schema.SolverParameter, decay_mult: float) -> bool:
+    """True if steps of a parameter are scaled by its trust ratio.
+
+    What is not decayed (by convention biases and the factors of normalisation layers) keeps the plain rate: its length
+    says nothing about a good step.
+    """
+    return METHODS[solver.type].trust and decay_mult != 0
+
+
+def trust_ratio(solver: schema.SolverParameter, decay_mult: float) -> str:
+    """LARS's eta * |w| / (|g| + decay * |w|), 1 where either length is 0.
+
+    An expression over a = the sum of squares of the summed gradient, b = that of the parameter, c = ``scale``.
+    """
+    decay = solver.weight_decay * decay_mult
+    length = f"(sqrt(a) * c + {decay!r} * sqrt(b))"
+    usable = "(a > 0) * (b > 0)"
+    return f"where({usable}, {solver.lars_eta!r} * sqrt(b) / where({usable}, {length}, 1), 1)"

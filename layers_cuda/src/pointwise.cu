@@ -24,23 +24,22 @@
 
 // No __restrict__: y may lie over one of the inputs. Each thread has read its elements before it writes them.
 extern "C" __global__ void pointwise(INPUTS(PARAMETER) OUT *y, const I count AXES(AXIS_PARAMETER)) {
-  I size[] = {AXES(AXIS_SIZE)};
-  I at[RANK];
+  const I size[] = {AXES(AXIS_SIZE)};
+  I packs[] = {AXES(AXIS_SIZE)};
+  packs[RANK - 1] /= V;
   const I whole_packs = count / V;
-  size[RANK - 1] /= V;
+  I at[RANK] = {};
   EACH(i, whole_packs) {
     constexpr int width = V;
-    locate<~0u>(i, size, at);
+    locate<~0u>(i, packs, at);
     at[RANK - 1] *= V;
-    size[RANK - 1] *= V;
     RUN(i * V)
-    size[RANK - 1] /= V;
   }
   if (V == 1) return;
-  // With one axis the count need not be a multiple of V.
+  // What is left over: only where there is a single axis.
   EACH(rest, count - whole_packs * V) {
     constexpr int width = 1;
-    at[0] = whole_packs * V + rest;
-    RUN(at[0])
+    at[RANK - 1] = whole_packs * V + rest;
+    RUN(at[RANK - 1])
   }
 }

@@ -176,7 +176,10 @@ def _elementwise(k: Recorder, g: Gradients, slope: Any, values: dict[str, Tensor
     axes = tuple(i for i in range(rank) if own[i] == 1 and full[i] != 1)
     renamed = substitute(slope, {Var(old): Var(new) for old, new in zip(used, letters(len(used)), strict=True)})
     if not axes:
-        k.pointwise(xs, g.new(x), expr=text_of(renamed))
+        if renamed == Var("a") and xs[0].spec.count == x.spec.count:
+            k.copy(xs[0], g.new(x))  # which the passes turn into a view
+        else:
+            k.pointwise(xs, g.new(x), expr=text_of(renamed))
         return
     # An axis over which x broadcasts and nothing else in the slope varies: the sum is a product.
     seen = _broadcast(xs)

@@ -113,5 +113,8 @@ def _record_loss(result: Recording) -> None:
     if not terms:
         return
     result.loss = recorder.new("total loss", Spec((), recorder.dtype), "data")
+    if len(terms) == 1 and terms[0][1] == 1:
+        recorder.copy(terms[0][0], result.loss)
+        return
     parts = [f"{weight!r} * {a}" for a, (_, weight) in zip(letters(len(terms)), terms, strict=True)]
     recorder.pointwise([t for t, _ in terms], result.loss, expr=text_of(parse(" + ".join(parts))))

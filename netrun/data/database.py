@@ -45,7 +45,7 @@ def is_there(source: str, folder: str = "") -> bool:
 
 
 def open_database(source: str, backend: int = schema.DataParameter.LMDB, folder: str = "") -> Database:
-    """Opens a database for reading; nothing is written or locked, except by LevelDB, which locks its folder.
+    """Opens a database for reading; nothing in its folder is written or locked.
 
     ``backend`` is what the configuration says. What the folder holds decides: Caffe's default is LEVELDB, and many nets
     that leave the field out mean an LMDB. If they differ, the log says so once per folder.

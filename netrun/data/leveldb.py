@@ -1,9 +1,12 @@
-"""Reads a LevelDB folder through the Python package plyvel (extra ``leveldb``)."""
+"""Reads a LevelDB folder through the Python package plyvel (extra ``leveldb``), without writing into it."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,28 +14,30 @@ from netrun.errors import DataError, missing_extra
 
 T = TypeVar("T")
 
-_lock = threading.Lock()
-_open: dict[str, tuple[Any, int]] = {}
-"""Handles by real path with their number of users: LevelDB lets a process open a folder only once."""
+_lock = threading.RLock()  # a finalizer may run wherever the collector does, in here too
+_open: dict[str, tuple[Any, int, str]] = {}
+"""Handles by real path with their number of users and the folder of links: one handle serves all feeders."""
 
 
 class LevelDb:
     """The records of a LevelDB in key order, by number. See database.Database for the interface.
 
-    LevelDB has no read-only mode: opening locks the folder against other processes and may tidy its log files.
+    LevelDB has no read-only mode: opening locks the folder and may tidy its files. So it gets another folder, with
+    links to the files, which goes when the last reader closes. The database may be read-only, and several processes
+    may read it at once. (Tables that LevelDB merges meanwhile are new files in that temporary folder.)
     """
 
     def __init__(self, path: str, source: str = "") -> None:
-        """Opens the folder and lists its keys (keys only).
+        """Opens the database and lists its keys.
 
         Raises:
-            DataError: another process holds it, it is damaged or empty.
+            DataError: it is damaged or empty.
             UsageError: plyvel is not installed.
         """
         self.source = source or path
         self._path = os.path.realpath(path)
         self._db = _acquire(self._path, self.source)
-        self._closed = False
+        self._close = weakref.finalize(self, _release, self._path)
         try:
             # LevelDB reaches a record by its key alone, so the n-th one needs the list.
             self._keys: list[bytes] = self._asked(lambda: list(self._db.iterator(include_value=False)))
@@ -56,17 +61,8 @@ class LevelDb:
         return key, value
 
     def close(self) -> None:
-        """Gives the folder back when nobody else in this process reads it. Calling it twice is fine."""
-        if self._closed:
-            return
-        self._closed = True
-        with _lock:
-            handle, users = _open[self._path]
-            if users > 1:
-                _open[self._path] = handle, users - 1
-            else:
-                del _open[self._path]
-                handle.close()
+        """Closes the database when nobody else in this process reads it. Calling it twice is fine."""
+        self._close()
 
     def _asked(self, question: Callable[[], T]) -> T:
         import plyvel
@@ -83,20 +79,43 @@ def _acquire(path: str, source: str) -> Any:
     except ImportError:
         raise missing_extra(f"reading the LevelDB {source}", "plyvel", "leveldb") from None
     with _lock:
-        handle, users = _open.get(path, (None, 0))
+        handle, users, links = _open.get(path, (None, 0, ""))
         if handle is None:
+            links = tempfile.mkdtemp(prefix="netrun-leveldb-")
             try:
-                handle = plyvel.DB(path, create_if_missing=False, paranoid_checks=True)
+                _link(path, links)
+                handle = plyvel.DB(links, create_if_missing=False, paranoid_checks=True)
             except (plyvel.Error, OSError) as error:
-                raise DataError(
-                    f"source {source} cannot be opened as a LevelDB: {_first_line(error)}",
-                    notes=[
-                        "LevelDB writes into its folder and lets one process at a time use it; an LMDB does neither"
-                    ],
-                ) from None
-        _open[path] = handle, users + 1
+                shutil.rmtree(links, ignore_errors=True)
+                reason = _first_line(error).replace(links, source)
+                raise DataError(f"source {source} cannot be opened as a LevelDB: {reason}") from None
+        _open[path] = handle, users + 1, links
         return handle
 
 
+def _link(path: str, links: str) -> None:
+    """Links to all files of a database but its lock and its logs for people, which LevelDB would move about.
+
+    LevelDB removes the names of files it no longer needs, and replaces CURRENT by renaming; it never changes a file
+    that is there. So all that happens to the links leaves the files alone.
+    """
+    for name in os.listdir(path):
+        file = os.path.join(path, name)
+        if name not in ("LOCK", "LOG", "LOG.old") and os.path.isfile(file):
+            os.symlink(file, os.path.join(links, name))
+
+
+def _release(path: str) -> None:
+    with _lock:
+        handle, users, links = _open[path]
+        if users > 1:
+            _open[path] = handle, users - 1, links
+            return
+        del _open[path]
+        handle.close()
+        shutil.rmtree(links, ignore_errors=True)
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -6,14 +6,18 @@ from collections.abc import Callable, Mapping
 
 from netrun.config import schema
 from netrun.data.feeder import Feeder
-from netrun.data.hdf5 import Hdf5Feeder
+from netrun.data.hdf5 import Hdf5Feeder, hdf5_shapes
+from netrun.data.image_data import ImageFeeder, image_shapes
 from netrun.data.records import DataFeeder, shapes_of
 from netrun.data.settings import Settings
+from netrun.data.window_data import WindowFeeder, window_shapes
 from netrun.errors import ConfigError, Where, nearest
 
 FEEDERS: dict[str, tuple[Callable[[Settings], Feeder], Callable[[Settings], list[tuple[int, ...]]]]] = {
     "Data": (DataFeeder, shapes_of),
-    "HDF5Data": (Hdf5Feeder, lambda settings: list(Hdf5Feeder(settings).shapes)),
+    "HDF5Data": (Hdf5Feeder, hdf5_shapes),
+    "ImageData": (ImageFeeder, image_shapes),
+    "WindowData": (WindowFeeder, window_shapes),
 }
 """By layer type: what opens a feeder, and what tells the shapes of the tops without starting one."""
 
@@ -43,7 +47,7 @@ def open_feeder(
     Raises:
         ConfigError: the layer's parameters cannot be used.
         DataError: the source is missing, damaged or empty, or its first record cannot be used.
-        UsageError: an extra (Pillow, plyvel) is needed and not installed.
+        UsageError: an extra (Pillow, plyvel, h5py) is needed and not installed.
     """
     make, _ = _row(layer, where)
     return make(Settings(layer, phase, folder, where, seed, stream, threads, classes or {}))

@@ -41,10 +41,13 @@ class Order:
         found: list[int] = []
         while len(found) < count:
             epoch, at = divmod(first + len(found), self._count)
-            found += self._permuted(epoch)[at : at + count - len(found)].tolist()
+            found += self.permutation(epoch)[at : at + count - len(found)].tolist()
         return found
 
-    def _permuted(self, epoch: int) -> npt.NDArray[np.int64]:
+    def permutation(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The records in the order of an epoch."""
+        if not self._shuffle:
+            return np.arange(self._count)
         if epoch != self._epoch:
             # Sorting raw words instead of Generator.permutation, whose algorithm NumPy may change between versions.
             bits = np.random.Philox(key=_key(self._seed, self._stream), counter=epoch << 64)

@@ -7,6 +7,7 @@ from . import (
     dropout,
     function,
     hdf5,
+    images,
     inputs,
     loss,
     margin,
@@ -20,6 +21,6 @@ from . import (
 from .base import Context, Layer, layer_type
 
 __all__ = [
-    "Context", "Layer", "activation", "conv", "dense", "dropout", "function", "hdf5", "inputs", "layer_type", "loss",
-    "margin", "metric", "norm", "pool", "reduce", "scale", "shape",
+    "Context", "Layer", "activation", "conv", "dense", "dropout", "function", "hdf5", "images", "inputs", "layer_type",
+    "loss", "margin", "metric", "norm", "pool", "reduce", "scale", "shape",
 ]  # fmt: skip

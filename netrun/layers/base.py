@@ -197,6 +197,7 @@ class Layer:
         """``setup`` with what comes before and after it for every type: counts, and the check of what it returned."""
         self.bottom_specs = tuple(bottom)
         self._check_counts()
+        self._check_numbers()
         self.declared.clear()
         tops = [Spec(s.shape, s.dtype) for s in self.setup(self.bottom_specs)]
         for top in tops:
@@ -205,6 +206,14 @@ class Layer:
         if len(tops) != (self.context.tops or len(self.message.top) or len(tops)):
             self.fail(f"{len(self.message.top)} tops are named, the layer makes {len(tops)}")
         return tops
+
+    def _check_numbers(self) -> None:
+        """Refuse what is no number in any parameter of the type; which infinities make sense the type itself knows."""
+        if self.p is None:
+            return
+        for field, value in self.p.ListFields():
+            if isinstance(value, float) and math.isnan(value):
+                self.fail(f"{field.name} is nan, and has to be a finite number", at=field.name)
 
     def _check_counts(self) -> None:
         names = {"bottom": self.message.bottom, "top": self.message.top}

@@ -239,7 +239,9 @@ def _compiled(code: str) -> ctypes.CDLL:
     if COMPILER is None:
         raise RuntimeError("the stand-in needs g++")
     names = list(
-        dict.fromkeys(re.findall(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(', code))
+        dict.fromkeys(
+            re.findall(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(', code)
+        )
     )
     code += "\n" + "\n".join(f"KERNEL_EXPORT({name})" for name in names)
     shim = SHIM.read_text()

@@ -1,0 +1,91 @@
+"""Steps as one: run call by call the first time, captured as a CUDA graph the second, launched from then on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from netrun.errors import DeviceError
+from netrun.program import Call
+
+from .launch import Step
+
+
+class Bound:
+    """A bound call: the body that launches it, and the call itself for messages."""
+
+    __slots__ = ("body", "call")
+
+    def __init__(self, call: Call, body: Step) -> None:
+        self.call, self.body = call, body
+
+    def __call__(self) -> None:
+        self.body()
+
+
+class Captured:
+    """Steps that run as one CUDA graph.
+
+    The first run is call by call: libraries set themselves up in their first call, which must not be captured.
+    A capture runs nothing by itself. What changes from run to run is in device memory, so one graph serves for ever.
+    """
+
+    def __init__(self, device: Any, steps: Sequence[Step]) -> None:
+        self._device = device
+        self._steps = [step.body if isinstance(step, Bound) else step for step in steps]
+        self._graph: Any = None
+        self._warm = self._plain = False
+
+    def __call__(self) -> None:
+        self._device.use()
+        if self._graph is not None:
+            self._graph.launch(self._device.stream)
+            return
+        if self._warm and not self._plain:
+            self._graph = self._capture()
+            if self._graph is not None:
+                self._graph.launch(self._device.stream)
+                return
+        for step in self._steps:
+            step()
+        self._warm = True
+
+    def _capture(self) -> Any:
+        """The graph; None, with a warning, where CUDA refuses to capture one of the calls."""
+        stream, failed = self._device.stream, None
+        stream.begin_capture()
+        try:
+            for step in self._steps:
+                step()
+        except Exception as error:  # whatever a library raises: the capture must be ended first
+            failed = error
+        try:
+            graph = stream.end_capture()
+        except self._device.xp.cuda.runtime.CUDARuntimeError as error:
+            graph, failed = None, failed or error
+        if failed is None:
+            return graph
+        self._plain = True
+        text = str(failed).partition("\n")[0]
+        warnings.warn(f"device {self._device.name} runs call by call, without a CUDA graph: {text}", stacklevel=3)
+        return None
+
+
+class Stepwise:
+    """Steps that run one by one, waiting for each: an error is reported for the call that made it."""
+
+    def __init__(self, device: Any, steps: Sequence[Step]) -> None:
+        self._device, self._steps = device, tuple(steps)
+
+    def __call__(self) -> None:
+        self._device.use()
+        for number, step in enumerate(self._steps):
+            try:
+                step()
+                self._device.stream.synchronize()
+            except (RuntimeError, DeviceError) as error:
+                name = f"call {number}"
+                if isinstance(step, Bound):
+                    name += f", {step.call.origin}: {step.call}"
+                raise DeviceError(f"device {self._device.name}: {name}", None, [str(error)]) from error

@@ -1,0 +1,273 @@
+"""Device "cuda:N": memory, transfers and capture of one GPU; the kernels are bound by the families beside this file."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from netrun.errors import DeviceError, OutOfMemoryError
+from netrun.kernels import OPS
+from netrun.program import Call, Program
+from netrun.types import Spec, Tensor, resolve_shape
+
+from . import blas, lazy
+from .capture import Bound, Captured, Stepwise
+from .dnn import Dnn, Plan
+from .dnn import declare as declare_dnn
+from .families import BODIES, WORKSPACE
+from .launch import Launcher, Step
+from .plans import Plans
+from .precision import Precision, precision
+from .prepare import prepare
+from .transfer import Uploads
+
+
+def open_device(index: int) -> Cuda:
+    """The GPU of that number.
+
+    Raises:
+        UsageError: CuPy is not installed; the text holds the pip line.
+        DeviceError: there is no such GPU, or no driver for it.
+    """
+    name = f"cuda:{index}"
+    xp = lazy.cupy(f'device "{name}"')
+    reason = lazy.usable(xp, index)
+    if reason:
+        raise DeviceError(f'device "{name}": {reason}')
+    return Cuda(index, xp)
+
+
+class Cuda:
+    """One GPU.
+
+    Args:
+        index: its number.
+        xp: the module cupy.
+        load: gives NVIDIA's libraries by name (``lazy.library``).
+
+    Attributes:
+        deterministic: only kernels that give the same bits every time.
+
+    In the environment, read here: NETRUN_CUDA_DEBUG=1 runs call by call and waits for each, so that an error names its
+    call; NETRUN_CUDA_TUNE=1 measures the plans of every convolution and keeps the fastest.
+    """
+
+    def __init__(self, index: int, xp: Any, load: Callable[[str], Any] = lazy.library) -> None:
+        self.name, self.index, self.xp, self._load = f"cuda:{index}", index, xp, load
+        self.debug = os.environ.get("NETRUN_CUDA_DEBUG", "") not in ("", "0")
+        self.tune = os.environ.get("NETRUN_CUDA_TUNE", "") not in ("", "0")
+        self.deterministic = False
+        self._precision = precision("FP32")
+        self._here = xp.cuda.Device(index)
+        self.use()
+        self.stream = xp.cuda.Stream(non_blocking=True)
+        facts = xp.cuda.runtime.getDeviceProperties(index)
+        self.chip = facts["name"].decode() if isinstance(facts["name"], bytes) else str(facts["name"])
+        self.launcher = Launcher(xp, self.stream, int(facts["multiProcessorCount"]))
+        self._uploads = Uploads(xp, self.stream)
+
+    def use(self) -> None:
+        """Make this GPU the one that calls of this thread go to."""
+        self._here.use()
+
+    # ------------------------------------------------------------------------------------------------------- libraries
+    @property
+    def precision(self) -> Precision:
+        """What convolutions and matrix products of float32 may round their operands to; set it by name."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, name: str | Precision) -> None:
+        self._precision = precision(name) if isinstance(name, str) else name
+
+    @cached_property
+    def blas(self) -> blas.Blas:
+        """cuBLAS.
+
+        Raises:
+            DeviceError: it is not installed.
+        """
+        library = blas.declare(self._load("cublas"))
+        return blas.Blas(library, self.stream.ptr, self.allocate(blas.WORKSPACE))
+
+    @cached_property
+    def dnn(self) -> Dnn:
+        """cuDNN.
+
+        Raises:
+            DeviceError: it is not installed.
+        """
+        return Dnn(declare_dnn(self._load("cudnn")), self.stream.ptr)
+
+    @cached_property
+    def plans(self) -> Plans:
+        """The plans of convolutions."""
+        folder = os.environ.get("NETRUN_CUDA_CACHE", "")
+        return Plans(self.dnn, self.chip, self._measure if self.tune else None, Path(folder) if folder else None)
+
+    def _measure(self, plan: Plan) -> float:
+        """Microseconds of a plan on memory of its own: the best of three."""
+        p, width = (
+            plan.problem,
+            np.dtype(plan.problem.dtype if plan.problem.dtype != "bfloat16" else "float16").itemsize,
+        )
+        shapes = [p.x, p.w, p.y] + ([(p.y[1],)] if p.bias else [])
+        arrays = [self.xp.zeros(int(np.prod(shape)) * width, np.uint8) for shape in shapes]
+        step = self.dnn.step(plan, arrays, self.allocate(max(plan.workspace, 1)))
+        events = [self.xp.cuda.Event() for _ in range(4)]
+        self.xp.cuda.runtime.deviceSynchronize()
+        step()
+        for event in events:
+            event.record(self.stream)
+            if event is not events[-1]:
+                step()
+        self.synchronize()
+        return min(float(self.xp.cuda.get_elapsed_time(a, b)) * 1000 for a, b in pairwise(events))
+
+    # ---------------------------------------------------------------------------------------------------------- memory
+    def allocate(self, nbytes: int) -> Any:
+        """An uninitialised block of device memory, aligned to 256 bytes.
+
+        Raises:
+            OutOfMemoryError: it does not fit.
+        """
+        self.use()
+        try:
+            with self.stream:
+                return self.xp.empty(max(int(nbytes), 1), np.uint8)
+        except self.xp.cuda.memory.OutOfMemoryError:
+            free, total = self.xp.cuda.runtime.memGetInfo()
+            text = f"device {self.name}: {nbytes:,} bytes do not fit ({free:,} of {total:,} bytes are free)"
+            raise OutOfMemoryError(text) from None
+
+    def array(self, memory: Any, offset: int, spec: Spec) -> Any:
+        """The tensor of that spec at a byte offset of a block."""
+        return memory[offset : offset + spec.nbytes].view(np.dtype(spec.dtype)).reshape(spec.shape)
+
+    def view(self, array: Any, shape: Sequence[int]) -> Any:
+        """The same elements under another shape; one -1 is worked out."""
+        return array.reshape(resolve_shape(shape, array.size))
+
+    def write(self, array: Any, values: Any) -> None:
+        """Copy host values in; returns before they have arrived, and what is launched later sees them.
+
+        Raises:
+            ValueError: another number of values.
+        """
+        self.use()
+        self._uploads.write(array, values)
+
+    def read(self, array: Any) -> np.ndarray[Any, Any]:
+        """A host copy, made after everything launched so far."""
+        self.use()
+        values: np.ndarray[Any, Any] = array.get(stream=self.stream)
+        self.stream.synchronize()
+        return values
+
+    def synchronize(self) -> None:
+        """Wait until everything launched so far is done."""
+        self.use()
+        self.stream.synchronize()
+
+    # --------------------------------------------------------------------------------------------------------- kernels
+    def prepare(self, program: Program) -> Program:
+        """The program with convolutions that apply the ReLU behind them."""
+        return prepare(program)
+
+    def workspace(self, call: Call) -> int:
+        """Scratch bytes of the call."""
+        self.use()
+        measure = WORKSPACE.get(call.op.name)
+        return measure(self, call) if measure else 0
+
+    def bind(self, call: Call, args: Sequence[Any], scratch: Any) -> Step:
+        """The call on these arrays as a step that launches it.
+
+        Raises:
+            DeviceError: there is no kernel for it; the text names the layer.
+        """
+        self.use()
+        body = BODIES.get(call.op.name)
+        if body is None:
+            raise DeviceError(f"layer {call.origin}: device {self.name} has no kernel {call.op.name}")
+        try:
+            return Bound(call, body(self, call, args, scratch))
+        except DeviceError as error:
+            problem = error.problems[0]
+            if call.origin and call.origin not in problem.what:
+                what = f"layer {call.origin}: {call.op.name} on device {self.name}: {problem.what}"
+                raise DeviceError(what, problem.where, problem.notes) from None
+            raise
+
+    def part(self, op: str, args: Sequence[Any], origin: str, scratch: Any = None, **attrs: Any) -> Step:
+        """Another kernel on these arrays, as a part of the body of one that is made of several."""
+        call = Call(OPS[op], tuple(_tensors(arg) for arg in args), attrs, origin)
+        step: Step = BODIES[op](self, call, args, scratch)
+        return step
+
+    def capture(self, steps: Sequence[Step]) -> Step:
+        """A CUDA graph of the steps, made when they run for the second time."""
+        return Stepwise(self, steps) if self.debug else Captured(self, steps)
+
+
+def _tensors(arg: Any) -> Any:
+    if isinstance(arg, tuple):
+        return tuple(_tensors(a) for a in arg)
+    return None if arg is None else Tensor("", Spec(arg.shape, arg.dtype.name))
+
+
+def describe() -> list[str]:
+    """What ``netrun devices`` prints about GPUs: each one, the libraries, and what to install. Raises nothing."""
+    try:
+        xp = lazy.cupy("a GPU")
+    except Exception as error:
+        return str(error).splitlines()
+    lines = [f"CuPy {xp.__version__}"]
+    reason = lazy.usable(xp, 0)
+    if reason:
+        lines.append(reason)
+    else:
+        runtime = xp.cuda.runtime
+        lines.append(f"CUDA driver {_version(runtime.driverGetVersion())}")
+        for index in range(runtime.getDeviceCount()):
+            facts = runtime.getDeviceProperties(index)
+            name = facts["name"].decode() if isinstance(facts["name"], bytes) else facts["name"]
+            memory = facts["totalGlobalMem"] / 2**30
+            lines.append(f"cuda:{index}  {name}, {memory:.0f} GiB, sm_{facts['major']}{facts['minor']}")
+    for library, ask in _VERSIONS.items():
+        try:
+            lines.append(f"{library} {ask(lazy.library(library))}")
+        except DeviceError as error:
+            lines += str(error).splitlines()[:2]
+    return lines
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _cudnn_version(library: Any) -> str:
+    number = int(library.cudnnGetVersion())
+    return f"{number // 10000}.{number % 10000 // 100}.{number % 100}"
+
+
+def _nccl_version(library: Any) -> str:
+    number = ctypes.c_int()
+    library.ncclGetVersion(ctypes.byref(number))
+    return f"{number.value // 10000}.{number.value % 10000 // 100}.{number.value % 100}"
+
+
+_VERSIONS: Mapping[str, Callable[[Any], str]] = {
+    "cudnn": _cudnn_version,
+    "cublas": lambda library: "found",
+    "nccl": _nccl_version,
+}
+
+__all__ = ["Cuda", "describe", "open_device"]

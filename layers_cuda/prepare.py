@@ -1,0 +1,42 @@
+"""What this device changes in a program before it is planned."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from netrun.program import Call, Program
+from netrun.types import PERSISTENT, Tensor
+
+RELU = "relu(a, 0)"
+
+
+def prepare(program: Program) -> Program:
+    """Give every convolution the ReLU behind it, where nobody else sees the value in between.
+
+    cuDNN applies it while the result is still in registers. The call keeps its kernel and gets the attribute
+    ``relu=True``, which only this device makes and only this device reads. A ReLU's gradient needs its output alone, so
+    training profits as well; a net that keeps all its blobs is left as it is.
+    """
+    readers: Counter[Tensor] = Counter()
+    for call in program.calls:
+        readers.update(dict.fromkeys((t.root for t in call.reads()), 1))
+    made = {call.writes()[0].root: i for i, call in enumerate(program.calls) if call.op.name == "conv"}
+    calls: list[Call | None] = list(program.calls)
+    for i, call in enumerate(program.calls):
+        if call.op.name != "pointwise" or call.attrs["expr"] != RELU:
+            continue
+        given, (y,) = call.reads(), call.writes()
+        at = made.get(given[0].root)
+        if len(given) != 1 or at is None or readers[given[0].root] != 1 or not _fits(program, given[0], y):
+            continue
+        conv = program.calls[at]
+        result = y.view(conv.writes()[0].shape)
+        calls[at] = Call(conv.op, (*conv.args[:-1], result), {**conv.attrs, "relu": True}, conv.origin)
+        calls[i] = None
+    return program.having(call for call in calls if call is not None)
+
+
+def _fits(program: Program, x: Tensor, y: Tensor) -> bool:
+    """Whether the value between the two is a passing one and the result takes its place as it is."""
+    passing = all(t.root.kind not in PERSISTENT for t in (x, y)) and x.root not in program.keeps
+    return passing and x.spec.count == y.spec.count == y.root.spec.count and x.dtype == y.dtype

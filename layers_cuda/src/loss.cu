@@ -1,0 +1,111 @@
+// Softmax with the negative log likelihood of a label. LABEL is the labels' element type.
+#include "common.cuh"
+#include "classes.cuh"
+
+// prob = softmax(x); each block leaves the sum of its positions' losses and how many of them count.
+// ignored: has_ignored is 0 where no label is.
+extern "C" __global__ void softmax_nll(const T *__restrict__ x, const LABEL *__restrict__ label, T *__restrict__ prob,
+                                       R *__restrict__ losses, long long *__restrict__ counted, Fault *fault,
+                                       const I positions, const I k, const I inner, const int has_ignored,
+                                       const long long ignored) {
+  __shared__ R shared[THREADS];
+  __shared__ R loss_of[GROUPS];
+  __shared__ int counts_of[GROUPS];
+  R loss = 0;
+  long long count = 0;
+  const I blocks = quotient(positions + GROUPS - 1, (I)GROUPS);
+  for (I block = blockIdx.x; block < blocks; block += gridDim.x) {
+    const I p = block * GROUPS + group();
+    const bool mine = p < positions;
+    const I base = mine ? base_of(p, k, inner) : 0;
+    R highest = -infinity();
+    if (mine) {
+      for (I c = lane(); c < k; c += LANES) highest = Max()(highest, to<R>(x[base + c * inner]));
+    }
+    highest = across_lanes(highest, shared, Max());
+    R sum = 0;
+    if (mine) {
+      for (I c = lane(); c < k; c += LANES) sum += exp(to<R>(x[base + c * inner]) - highest);
+    }
+    sum = across_lanes(sum, shared, Sum());
+    if (mine) {
+      for (I c = lane(); c < k; c += LANES) {
+        const I i = base + c * inner;
+        prob[i] = to<T>(exp(to<R>(x[i]) - highest) / sum);
+      }
+    }
+    if (lane() == 0) {
+      R own = 0;
+      int counts = 0;
+      if (mine) {
+        const long long chosen = whole(label[p]);
+        counts = !(has_ignored && chosen == ignored);
+        if (counts && (chosen < 0 || chosen >= (long long)k)) {
+          report(fault, (long long)p, (float)label[p]);
+        } else if (counts) {
+          const R likelihood = exp(to<R>(x[base + (I)chosen * inner]) - highest) / sum;
+          const R least = smallest_normal((R)0);
+          own = -log(likelihood >= least || likelihood != likelihood ? likelihood : least);
+        }
+      }
+      loss_of[group()] = own;
+      counts_of[group()] = counts;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      for (int g = 0; g < GROUPS; ++g) {
+        loss += loss_of[g];
+        count += counts_of[g];
+      }
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) {
+    losses[blockIdx.x] = loss;
+    counted[blockIdx.x] = count;
+  }
+}
+
+// One block: loss = sum / norm, norm = what counts, or fixed_norm where that is not 0; at least 1.
+extern "C" __global__ void softmax_nll_sum(const R *__restrict__ losses, const long long *__restrict__ counted,
+                                           T *__restrict__ loss, T *__restrict__ norm, const int blocks,
+                                           const double fixed_norm) {
+  __shared__ R sums[256];
+  __shared__ long long counts[256];
+  R sum = 0;
+  long long count = 0;
+  for (int i = threadIdx.x; i < blocks; i += 256) {
+    sum += losses[i];
+    count += counted[i];
+  }
+  sums[threadIdx.x] = sum;
+  counts[threadIdx.x] = count;
+  __syncthreads();
+  for (int half = 128; half; half >>= 1) {
+    if (threadIdx.x < half) {
+      sums[threadIdx.x] += sums[threadIdx.x + half];
+      counts[threadIdx.x] += counts[threadIdx.x + half];
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) {
+    R divisor = fixed_norm != 0 ? (R)fixed_norm : (R)counts[0];
+    divisor = divisor > (R)1 ? divisor : (R)1;
+    norm[0] = to<T>(divisor);
+    loss[0] = to<T>(sums[0] / divisor);
+  }
+}
+
+// dx = (prob - onehot(label)) * dloss / norm, 0 at ignored positions.
+extern "C" __global__ void softmax_nll_grad(const T *__restrict__ prob, const LABEL *__restrict__ label,
+                                            const T *__restrict__ norm, const T *__restrict__ dloss, T *__restrict__ dx,
+                                            const I count, const I k, const I inner, const int has_ignored,
+                                            const long long ignored) {
+  const R scale = to<R>(dloss[0]) / to<R>(norm[0]);
+  EACH(i, count) {
+    const I row = quotient(i, inner), o = quotient(row, k);
+    const long long chosen = whole(label[o * inner + (i - row * inner)]);
+    const R hit = chosen == (long long)(row - o * k) ? (R)1 : (R)0;
+    dx[i] = has_ignored && chosen == ignored ? to<T>((R)0) : to<T>((to<R>(prob[i]) - hit) * scale);
+  }
+}

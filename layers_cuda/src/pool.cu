@@ -1,0 +1,151 @@
+// Pooling over the planes of N C S. One thread an output (gradients: an input); no atomics, so the same bits each time.
+#include "common.cuh"
+#include "window.cuh"
+
+#define SIZES                              \
+  const Place inputs = {SPACE(WINDOW_INPUT)}, outputs = {SPACE(WINDOW_OUTPUT)}; \
+  const int input_plane = plane_of(inputs), output_plane = plane_of(outputs);
+
+extern "C" __global__ void pool_max(const T *__restrict__ x, T *__restrict__ y, int *__restrict__ index,
+                                    const I count SPACE(WINDOW_PARAMETER)) {
+  SIZES
+  EACH(i, count) {
+    const I plane = quotient(i, (I)output_plane);
+    const T *of = x + plane * input_plane;
+    Place o;
+    unravel((int)(i - plane * output_plane), outputs, o);
+    R best = -largest((T)0);
+    int at = -1;
+    auto meet = [&](int position, int) {
+      const R value = to<R>(of[position]);
+      const bool fresh = at < 0;
+      if (fresh || value > best) at = position;
+      if (fresh || !(best >= value || best != best)) best = value;  // NaN comes through
+    };
+    inputs_of<0>(o, inputs, 0, 0, meet);
+    y[i] = to<T>(best);
+    index[i] = at;
+  }
+}
+
+extern "C" __global__ void pool_max_grad(const int *__restrict__ index, const T *__restrict__ dy, T *__restrict__ dx,
+                                         const I count SPACE(WINDOW_PARAMETER)) {
+  SIZES
+  EACH(i, count) {
+    const I plane = quotient(i, (I)input_plane);
+    const int own = (int)(i - plane * input_plane);
+    const I base = plane * output_plane;
+    Place p, o;
+    unravel(own, inputs, p);
+    R sum = 0;
+    auto meet = [&](int output, int, const Place &) {
+      if (index[base + output] == own) sum += to<R>(dy[base + output]);
+    };
+    outputs_of<0>(p, outputs, 0, 0, o, meet);
+    dx[i] = to<T>(sum);
+  }
+}
+
+struct Padded {};
+struct Inside {};
+struct Whole {};
+
+__device__ inline int clamped(int value, int low, int high) { return value < low ? low : value > high ? high : value; }
+// How many of the window's places along axis j lie below end.
+__device__ inline int below(int start, int end, int j) {
+  return clamped((end - start + dilation_of(j) - 1) / dilation_of(j) * (end > start), 0, kernel_size(j));
+}
+__device__ inline R divisor_of(const Place &o, const Place &inputs, Whole) { return (R)TAPS; }
+__device__ inline R divisor_of(const Place &o, const Place &inputs, Padded) {
+  R count = 1;
+#pragma unroll
+  for (int j = 0; j < SPATIAL; ++j) count *= (R)below(o[j] * stride_of(j) - pad_of(j), inputs[j] + pad_end_of(j), j);
+  return count > (R)1 ? count : (R)1;
+}
+__device__ inline R divisor_of(const Place &o, const Place &inputs, Inside) {
+  R count = 1;
+#pragma unroll
+  for (int j = 0; j < SPATIAL; ++j) {
+    const int start = o[j] * stride_of(j) - pad_of(j);
+    count *= (R)(below(start, inputs[j], j) - below(start, 0, j));
+  }
+  return count > (R)1 ? count : (R)1;  // where it is 0 so is the sum
+}
+
+template <class C>
+__device__ inline void average(const T *x, T *y, I count, const Place &inputs, const Place &outputs, C counting) {
+  const int input_plane = plane_of(inputs), output_plane = plane_of(outputs);
+  EACH(i, count) {
+    const I plane = quotient(i, (I)output_plane);
+    const T *of = x + plane * input_plane;
+    Place o;
+    unravel((int)(i - plane * output_plane), outputs, o);
+    R sum = 0;
+    auto meet = [&](int position, int) { sum += to<R>(of[position]); };
+    inputs_of<0>(o, inputs, 0, 0, meet);
+    y[i] = to<T>(sum / divisor_of(o, inputs, counting));
+  }
+}
+
+template <class C>
+__device__ inline void spread(const T *dy, T *dx, I count, const Place &inputs, const Place &outputs, C counting) {
+  const int input_plane = plane_of(inputs), output_plane = plane_of(outputs);
+  EACH(i, count) {
+    const I plane = quotient(i, (I)input_plane);
+    const T *of = dy + plane * output_plane;
+    Place p, at;
+    unravel((int)(i - plane * input_plane), inputs, p);
+    R sum = 0;
+    auto meet = [&](int output, int, const Place &o) { sum += to<R>(of[output]) / divisor_of(o, inputs, counting); };
+    outputs_of<0>(p, outputs, 0, 0, at, meet);
+    dx[i] = to<T>(sum);
+  }
+}
+
+extern "C" __global__ void pool_avg_padded(const T *x, T *y, const I count SPACE(WINDOW_PARAMETER)) {
+  average(x, y, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Padded());
+}
+extern "C" __global__ void pool_avg_inside(const T *x, T *y, const I count SPACE(WINDOW_PARAMETER)) {
+  average(x, y, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Inside());
+}
+extern "C" __global__ void pool_avg_kernel(const T *x, T *y, const I count SPACE(WINDOW_PARAMETER)) {
+  average(x, y, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Whole());
+}
+extern "C" __global__ void pool_avg_grad_padded(const T *dy, T *dx, const I count SPACE(WINDOW_PARAMETER)) {
+  spread(dy, dx, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Padded());
+}
+extern "C" __global__ void pool_avg_grad_inside(const T *dy, T *dx, const I count SPACE(WINDOW_PARAMETER)) {
+  spread(dy, dx, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Inside());
+}
+extern "C" __global__ void pool_avg_grad_kernel(const T *dy, T *dx, const I count SPACE(WINDOW_PARAMETER)) {
+  spread(dy, dx, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Whole());
+}
+
+// The first input whose running sum exceeds noise * sum; without one the last of the window.
+extern "C" __global__ void pool_random(const T *__restrict__ x, const T *__restrict__ noise, T *__restrict__ y,
+                                       int *__restrict__ index, const I count SPACE(WINDOW_PARAMETER)) {
+  SIZES
+  EACH(i, count) {
+    const I plane = quotient(i, (I)output_plane);
+    const T *of = x + plane * input_plane;
+    Place o;
+    unravel((int)(i - plane * output_plane), outputs, o);
+    R sum = 0;
+    auto add = [&](int position, int) { sum += to<R>(of[position]); };
+    inputs_of<0>(o, inputs, 0, 0, add);
+    const R threshold = to<R>(noise[i]) * sum;
+    R running = 0, chosen = 0;
+    int at = -1;
+    bool taken = false;
+    auto meet = [&](int position, int) {
+      if (taken) return;
+      chosen = to<R>(of[position]);
+      running += chosen;
+      at = position;
+      taken = running > threshold;
+    };
+    inputs_of<0>(o, inputs, 0, 0, meet);
+    y[i] = to<T>(chosen);
+    index[i] = at;
+  }
+}

@@ -1,0 +1,121 @@
+"""Values to the device: through page-locked memory, so that the host goes on while they travel.
+
+A value that is written once, or is small, goes through a ring of page-locked slots on the stream everything runs on. A
+large one that is written again and again (a batch) gets two slots of its own and two homes on the device: while one
+iteration runs, the next batch already travels on a stream of its own; only a copy within the device waits its turn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+SLOT = 4 << 20
+"""Bytes of one slot of the ring."""
+
+SLOTS = 4
+SMALL = 256
+"""Bytes up to which a value takes a small slot: learning rate, iteration number."""
+
+SMALL_SLOTS = 64
+LARGE = 1 << 20
+"""Bytes from which a value that is written again gets slots of its own."""
+
+_TO_DEVICE, _WITHIN = 1, 3
+
+
+class _Slot:
+    """Page-locked memory, and the event after which it may be filled again."""
+
+    def __init__(self, xp: Any, nbytes: int) -> None:
+        self.memory = xp.cuda.alloc_pinned_memory(nbytes)
+        self.host = np.frombuffer(self.memory, np.uint8, nbytes)
+        self.address = int(self.memory.ptr)
+        self.free = xp.cuda.Event(disable_timing=True)
+        self.used = False
+
+    def fill(self, values: np.ndarray[Any, Any]) -> None:
+        """Wait until the slot is free, then take the bytes in."""
+        if self.used:
+            self.free.synchronize()
+        self.used = True
+        self.host[: values.nbytes] = values
+
+
+class _Own:
+    """Two slots and two device buffers for one array that is written again and again."""
+
+    def __init__(self, xp: Any, nbytes: int) -> None:
+        self.slots = [_Slot(xp, nbytes) for _ in range(2)]
+        self.buffers = [xp.empty(nbytes, np.uint8) for _ in range(2)]
+        self.arrived = [xp.cuda.Event(disable_timing=True) for _ in range(2)]
+        self.read = [xp.cuda.Event(disable_timing=True) for _ in range(2)]
+        self.turn = 0
+
+
+class Uploads:
+    """Copies host values into device arrays.
+
+    Args:
+        xp: the module cupy.
+        stream: the stream everything runs on: what is launched on it later sees the values.
+    """
+
+    def __init__(self, xp: Any, stream: Any) -> None:
+        self.xp, self.stream = xp, stream
+        self.side = xp.cuda.Stream(non_blocking=True)
+        self._large: list[_Slot] = []
+        self._small: list[_Slot] = []
+        self._turns = {SLOT: 0, SMALL: 0}
+        self._seen: set[int] = set()
+        self._own: dict[int, _Own] = {}
+
+    def write(self, array: Any, values: Any) -> None:
+        """Copy ``values``, of the same count, in; they may be changed as soon as this returns.
+
+        Raises:
+            ValueError: another count.
+        """
+        given = np.asarray(values).reshape(array.shape)
+        with np.errstate(invalid="ignore"):
+            plain = np.ascontiguousarray(given, array.dtype)
+        flat = plain.reshape(-1).view(np.uint8)
+        address = int(array.data.ptr)
+        if flat.nbytes >= LARGE:
+            own = self._own.get(address)
+            if own is None and address in self._seen:
+                own = self._own[address] = _Own(self.xp, flat.nbytes)
+            if own is not None and own.slots[0].host.nbytes == flat.nbytes:
+                self._write_ahead(own, address, flat)
+                return
+            self._seen.add(address)
+        for begin in range(0, flat.nbytes, SLOT):
+            part = flat[begin : begin + SLOT]
+            slot = self._slot(SMALL if part.nbytes <= SMALL else SLOT)
+            slot.fill(part)
+            self._copy(address + begin, slot.address, part.nbytes, _TO_DEVICE, self.stream)
+            slot.free.record(self.stream)
+
+    def _write_ahead(self, own: _Own, address: int, flat: np.ndarray[Any, Any]) -> None:
+        i, own.turn = own.turn, 1 - own.turn
+        slot, buffer = own.slots[i], own.buffers[i]
+        slot.fill(flat)
+        self.side.wait_event(own.read[i])  # an event that was never recorded holds nobody up
+        self._copy(int(buffer.data.ptr), slot.address, flat.nbytes, _TO_DEVICE, self.side)
+        slot.free.record(self.side)
+        own.arrived[i].record(self.side)
+        self.stream.wait_event(own.arrived[i])
+        self._copy(address, int(buffer.data.ptr), flat.nbytes, _WITHIN, self.stream)
+        own.read[i].record(self.stream)
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: int, stream: Any) -> None:
+        self.xp.cuda.runtime.memcpyAsync(target, source, nbytes, kind, stream.ptr)
+
+    def _slot(self, nbytes: int) -> _Slot:
+        ring, most = (self._small, SMALL_SLOTS) if nbytes == SMALL else (self._large, SLOTS)
+        turn = self._turns[nbytes]
+        self._turns[nbytes] = (turn + 1) % most
+        if len(ring) <= turn:
+            ring.append(_Slot(self.xp, nbytes))
+        return ring[turn]
