@@ -15,7 +15,7 @@ reference device's own object in a unit test. ``view`` and ``temp`` are no kerne
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -29,6 +29,9 @@ Ins = Annotated[Any, "r", "many"]
 Outs = Annotated[Any, "w", "many"]
 InOuts = Annotated[Any, "rw", "many"]
 Maybe = Annotated[Any, "r", "maybe"]
+
+HostStep = Callable[[Sequence[Any], Sequence[Any]], None]
+"""Python on NumPy arrays: reads those of the first sequence, writes every element of those of the second."""
 
 
 class Kernels:
@@ -236,6 +239,18 @@ class Kernels:
         """
         raise NotImplementedError
 
+    # ------------------------------------------------------------------------------------------------------- host
+    def host(
+        self, xs: Ins, ys: Outs, *, fn: HostStep, grad: Callable[[tuple[bool, ...]], HostStep] | None
+    ) -> None:
+        """fn(xs, ys): a step in Python, on host arrays that hold the values; it writes every element of every y.
+
+        It may have effects that no tensor shows (a file, the state of a user's object), so it is never left out, and it
+        cuts a captured graph in two. Its gradient is another such step, (xs, ys, dys) -> the wanted dxs, made by
+        grad(wanted), a truth value for each x; None: no gradient passes. An error is fn's own NetrunError.
+        """
+        raise NotImplementedError
+
 
 # ------------------------------------------------------------------------------------------------------- as a table
 @dataclass(frozen=True)
@@ -288,6 +303,9 @@ IN_PLACE: dict[str, tuple[str, str]] = {
     "normalize_grad": ("dy", "dx"),
 }
 """Kernels whose output may lie over an input of the same shape and type that nobody reads afterwards."""
+
+EFFECTS: frozenset[str] = frozenset({"update", "host"})
+"""Kernels that do something even where nobody reads what they write."""
 
 ZERO = Spec(())
 """The spec of one float32 number."""

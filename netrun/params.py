@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from .compiler.record import Recording
 from .compiler.sharing import Parameter
 from .config import schema
 from .config.weights import LayerWeights, read_weights
-from .errors import WeightsError, nearest
+from .errors import Problem, UsageError, WeightsError, nearest
 from .fillers import fill
 from .random import generator
 from .session import Memory
-from .types import Tensor
+from .types import Shape, Tensor
+
+Pair = tuple[Tensor, "np.ndarray[Any, Any]"]
 
 
 def initialise(recording: Recording, memory: Memory, seed: int) -> None:
@@ -29,6 +32,43 @@ def initialise(recording: Recording, memory: Memory, seed: int) -> None:
         memory.write(tensor, fill(filler, tensor.shape, rng, tensor.dtype))
 
 
+@dataclass(frozen=True)
+class LoadOptions:
+    """How the layers of a file and of a net meet.
+
+    strict  refuse a file that lacks layers of the net, or has others
+    rename  layer of the net -> layer of the file that it takes its weights from
+    reinit  names or patterns of layers of the net that keep what their fillers gave them
+    partial the file is one of several, so it need not hold every layer that is renamed
+    """
+
+    strict: bool = False
+    rename: Mapping[str, str] = field(default_factory=dict)
+    reinit: tuple[str, ...] = ()
+    partial: bool = False
+
+    @classmethod
+    def of(cls, message: schema.LoadParameter) -> LoadOptions:
+        """The options of a solver, or of flags.
+
+        Raises:
+            UsageError: a pair is not of the form old=new, or two old layers go to one new layer.
+        """
+        rename: dict[str, str] = {}
+        for pair in message.rename:
+            old, equals, new = (part.strip() for part in pair.partition("="))
+            if not (old and equals and new):
+                what = f'a layer is renamed by "old=new" (its name in the file, then in the net), got "{pair}"'
+                raise UsageError(what)
+            if rename.setdefault(new, old) != old:
+                raise UsageError(f"layer {new} cannot take the weights of both {rename[new]} and {old}")
+        return cls(message.strict, rename, tuple(message.reinit))
+
+    def keeps(self, name: str) -> bool:
+        """True if a layer of the net is not to be loaded."""
+        return any(fnmatchcase(name, pattern) for pattern in self.reinit)
+
+
 @dataclass
 class Report:
     """What loading a weight file did, layer by layer."""
@@ -36,78 +76,133 @@ class Report:
     file: str
     loaded: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-    """Layers of the file that the net does not have."""
+    """Layers of the file that no layer of the net takes."""
     untouched: list[str] = field(default_factory=list)
     """Layers of the net that the file does not have: they keep what their fillers gave them."""
+    reinitialised: list[str] = field(default_factory=list)
+    """Layers that keep what their fillers gave them because ``reinit`` says so."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Layers of the net that were loaded from a layer of another name."""
+    reshaped: list[str] = field(default_factory=list)
+    """Blobs of old files, whose four axes became those of the net: ``ip.bias 1 1 1 10 -> 10``."""
+    hints: list[str] = field(default_factory=list)
+    """Layers of the net that the file may hold under another name, by their shapes."""
 
     def lines(self) -> list[str]:
         """The report as lines of a log."""
         lines = [f"{self.file}: {len(self.loaded)} layers loaded"]
+        if self.renamed:
+            lines.append(f"  renamed: {', '.join(f'{old} -> {new}' for new, old in self.renamed.items())}")
+        if self.reshaped:
+            lines.append(f"  reshaped from the old form with four axes: {', '.join(self.reshaped)}")
         if self.ignored:
             lines.append(f"  not in the net: {', '.join(self.ignored)}")
         if self.untouched:
             lines.append(f"  not in the file, left as their fillers made them: {', '.join(self.untouched)}")
-        return lines
+        if self.reinitialised:
+            lines.append(f"  left as their fillers made them, as reinit says: {', '.join(self.reinitialised)}")
+        return lines + [f"  {hint}" for hint in self.hints]
 
 
-def load(recording: Recording, memory: Memory, path: str) -> Report:
+def load(recording: Recording, memory: Memory, path: str, options: LoadOptions | None = None) -> Report:
     """Copy the weights of a file into the layers of the same name.
 
     Raises:
-        WeightsError: a layer's number of blobs or a blob's shape differs. Nothing is changed then.
-        UsageError: there is no such file.
+        WeightsError: a layer's number of blobs or a blob's shape differs, or ``strict`` and a layer is missing on
+            either side; with every problem. Nothing is changed then.
+        UsageError: there is no such file; the options name layers that are not there.
     """
-    return assign(recording, memory, read_weights(path), str(path))
+    return assign(recording, memory, read_weights(path), str(path), options)
 
 
-def assign(recording: Recording, memory: Memory, layers: Sequence[LayerWeights], file: str) -> Report:
+def assign(
+    recording: Recording,
+    memory: Memory,
+    layers: Sequence[LayerWeights],
+    file: str,
+    options: LoadOptions | None = None,
+) -> Report:
     """As :func:`load`, from weights that were read already."""
+    options = options or LoadOptions()
     report = Report(file)
-    nodes = {node.name: node for node in recording.graph.nodes}
-    values: list[tuple[Tensor, np.ndarray[Any, Any]]] = []
-    seen: set[str] = set()
-    for layer in layers:
-        node = nodes.get(layer.name)
-        if node is None:
-            if layer.blobs:
-                report.ignored.append(layer.name)
+    nodes = recording.graph.nodes
+    _check_names(options, [n.name for n in nodes], [x.name for x in layers], file)
+    given = {layer.name: layer for layer in layers}
+    taken: set[str] = set()
+    values: list[Pair] = []
+    problems: list[Problem] = []
+    for node in nodes:
+        source = options.rename.get(node.name, node.name)
+        layer = given.get(source)
+        if options.keeps(node.name):
+            taken.add(source)
+            if node.parameters:
+                report.reinitialised.append(node.name)
             continue
-        seen.add(layer.name)
-        if not layer.blobs and not node.parameters:
+        if layer is None:
+            if node.parameters:
+                report.untouched.append(node.name)
             continue
-        if not layer.blobs and any(p.owner for p in node.parameters):
+        taken.add(source)
+        if not layer.blobs and (not node.parameters or any(p.owner for p in node.parameters)):
             continue  # HDF5 files hold shared blobs with their owner only
-        values += _match(recording, node.parameters, layer, file)
-        report.loaded.append(layer.name)
+        found = _match(recording, node.name, node.parameters, layer, report)
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        values += found
+        report.loaded.append(node.name)
+        if source != node.name:
+            report.renamed[node.name] = source
+    report.ignored = [x.name for x in layers if x.blobs and x.name not in taken]
+    report.hints = _hints(recording, report, given)
+    if options.strict:
+        problems += _strict_problems(report)
+    if problems:
+        raise WeightsError.of(problems)
     for tensor, array in values:
         memory.write(tensor, array.reshape(tensor.shape))
-    report.untouched = [n.name for n in recording.graph.nodes if n.parameters and n.name not in seen]
     return report
 
 
+def _check_names(options: LoadOptions, known: Sequence[str], stored: Sequence[str], file: str) -> None:
+    """Refuse options that name what is not there: a misspelt name would silently leave a layer random."""
+    for new, old in options.rename.items():
+        if new not in known:
+            raise UsageError(f'rename {old}={new}: the net has no layer "{new}"{nearest(new, known)}')
+        if old not in stored and not options.partial:
+            raise UsageError(f'rename {old}={new}: {file} has no layer "{old}"{nearest(old, stored)}')
+    for pattern in options.reinit:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise UsageError(f'reinit: no layer of the net is called "{pattern}"{nearest(pattern, known)}')
+
+
 def _match(
-    recording: Recording, parameters: Sequence[Parameter], layer: LayerWeights, file: str
-) -> list[tuple[Tensor, np.ndarray[Any, Any]]]:
+    recording: Recording, name: str, parameters: Sequence[Parameter], layer: LayerWeights, report: Report
+) -> list[Pair] | Problem:
+    """The tensors of a layer and their values from the file, or why they do not fit."""
+    called = f"layer {name}" + (f" ({layer.name} of the file)" if layer.name != name else "")
+    hint = f"--reinit {name} leaves the layer as its fillers make it"
     if len(layer.blobs) != len(parameters):
-        raise WeightsError(
-            f"{file}: layer {layer.name} has {len(layer.blobs)} blobs in the file, {len(parameters)} in the net",
-            None,
-            ["give the layer another name in the net to leave it as its fillers make it"],
-        )
-    pairs = []
+        what = f"{called} has {len(layer.blobs)} blobs in the file, {len(parameters)} in the net"
+        return Problem(f"{report.file}: {what}", None, (hint,))
+    pairs: list[Pair] = []
     for i, (parameter, blob) in enumerate(zip(parameters, layer.blobs, strict=True)):
-        if not _fits(blob.shape, parameter.spec.shape, layer.legacy):
-            raise WeightsError(
-                f"{file}: layer {layer.name}, blob {i} ({parameter.declared.name}): the shapes differ",
+        wanted = parameter.spec.shape
+        if not _fits(blob.shape, wanted, layer.legacy):
+            return Problem(
+                f"{report.file}: {called}, blob {i} ({parameter.declared.name}): the shapes differ",
                 None,
-                [
-                    f"in the file  {' '.join(map(str, blob.shape))}",
-                    f"in the net   {' '.join(map(str, parameter.spec.shape))}",
-                    "give the layer another name in the net to leave it as its fillers make it",
-                ],
+                (f"in the file  {_text(blob.shape)}", f"in the net   {_text(wanted)}", hint),
             )
+        if tuple(blob.shape) != wanted:
+            report.reshaped.append(f"{name}.{parameter.declared.name} {_text(blob.shape)} -> {_text(wanted)}")
         pairs.append((recording.parameters[parameter.owner or parameter], blob))
     return pairs
+
+
+def _text(shape: Sequence[int]) -> str:
+    return " ".join(map(str, shape)) or "one number"
 
 
 def _fits(given: Sequence[int], wanted: Sequence[int], legacy: bool) -> bool:
@@ -116,6 +211,40 @@ def _fits(given: Sequence[int], wanted: Sequence[int], legacy: bool) -> bool:
     # Old files pad every shape in front with ones up to four axes.
     padded = (1,) * (len(given) - len(wanted)) + tuple(wanted)
     return legacy and tuple(given) == padded
+
+
+def _hints(recording: Recording, report: Report, given: Mapping[str, LayerWeights]) -> list[str]:
+    """For layers without weights: which layers of the file that nobody took have exactly their shapes."""
+    shapes: dict[str, list[Shape]] = {
+        n.name: [p.spec.shape for p in n.parameters] for n in recording.graph.nodes if n.name in report.untouched
+    }
+    hints = []
+    for name, wanted in shapes.items():
+        alike = [
+            old
+            for old in report.ignored
+            if len(given[old].blobs) == len(wanted)
+            and all(_fits(b.shape, w, given[old].legacy) for b, w in zip(given[old].blobs, wanted, strict=True))
+        ]
+        if len(alike) == 1:
+            hints.append(f"{alike[0]} of the file has the shapes of {name}: --rename {alike[0]}={name} would load it")
+        elif alike:
+            several = f"{', '.join(alike[:-1])} and {alike[-1]}"
+            hints.append(f"{several} of the file have the shapes of {name}: --rename OLD={name} would load one")
+    return hints
+
+
+def _strict_problems(report: Report) -> list[Problem]:
+    what = {
+        "not in the net": report.ignored,
+        "not in the file": report.untouched,
+    }
+    notes = tuple(report.hints)
+    return [
+        Problem(f"{report.file}: strict loading, but {why}: {', '.join(names)}", None, notes)
+        for why, names in what.items()
+        if names
+    ]
 
 
 def blobs_of(recording: Recording, memory: Memory) -> list[list[np.ndarray[Any, Any]]]:
@@ -129,8 +258,3 @@ def blobs_of(recording: Recording, memory: Memory) -> list[list[np.ndarray[Any, 
         return cache[owner].reshape(parameter.spec.shape)
 
     return [[value(p) for p in node.parameters] for node in recording.graph.nodes]
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """A hint for a layer name that is not there."""
-    return nearest(name, known)

@@ -81,12 +81,13 @@ class Program:
     """Calls in order.
 
     ``feeds``: what the host writes before a run, by blob name. ``keeps``: what may be read after it; the memory of
-    everything else is the planner's to reuse.
+    everything else is the planner's to reuse. ``initial``: values that persistent tensors start with; others are zero.
     """
 
     calls: tuple[Call, ...]
     feeds: Mapping[str, Tensor] = field(default_factory=dict)
     keeps: frozenset[Tensor] = frozenset()
+    initial: Mapping[Tensor, Any] = field(default_factory=dict)
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that owns memory, in order of first use."""

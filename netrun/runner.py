@@ -37,6 +37,38 @@ class Output:
 
 
 @dataclass
+class Averages:
+    """Means of the outputs and of the loss over some batches."""
+
+    batches: int = 0
+    last: list[Output] = field(default_factory=list)
+    """The outputs of the latest batch."""
+    _total: float = 0.0
+    _sums: list[np.ndarray[Any, Any]] = field(default_factory=list)
+
+    def add(self, runner: Runner) -> None:
+        """Run one more batch and count it in."""
+        runner.feed()
+        runner.session.run()
+        self.last = runner.outputs()
+        values = [output.values.astype(np.float64) for output in self.last]
+        self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
+        self._total += runner.loss()
+        self.batches += 1
+
+    @property
+    def loss(self) -> float:
+        """The mean total loss."""
+        return self._total / max(self.batches, 1)
+
+    @property
+    def means(self) -> list[Output]:
+        """The outputs' means over the batches."""
+        pairs = zip(self.last, self._sums, strict=True)
+        return [Output(o.name, total / self.batches, o.weight) for o, total in pairs]
+
+
+@dataclass
 class Runner:
     """A recorded net with a session of it, fed by its own data layers.
 

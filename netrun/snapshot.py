@@ -7,7 +7,7 @@ when all bytes are on the disk. Only a complete state makes a run resume.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ import numpy as np
 
 from .config import schema
 from .config.stored import State
-from .config.weights import read_state, read_weights, write_state, write_weights
+from .config.hdf5 import require
+from .config.weights import exceeds_limit, read_state, read_weights, write_state, write_weights
 from .errors import UsageError, WeightsError
 from .params import assign, blobs_of
 from .session import Memory
@@ -53,33 +54,75 @@ def check_writable(prefix: str) -> None:
         raise UsageError(f'snapshot_prefix "{prefix}": the folder {folder} cannot be written to')
 
 
+def as_hdf5(solver: Solver) -> bool:
+    """Whether snapshots are HDF5: if the solver says so, or if one of the two files is too large for protobuf."""
+    training = solver.training
+    weights = sum(tensor.spec.nbytes for tensor in training.recording.parameters.values())
+    history = sum(tensor.spec.nbytes for column in training.history.values() for tensor in column)
+    large = exceeds_limit(max(weights * (2 if solver.message.snapshot_diff else 1), history))
+    return large or solver.message.snapshot_format == schema.SolverParameter.HDF5
+
+
+def check_format(solver: Solver) -> None:
+    """Settle before training in which format its snapshots will be; one line in the log if it is not the one asked for.
+
+    Raises:
+        UsageError: it is HDF5, and h5py is not installed.
+    """
+    if not as_hdf5(solver):
+        return
+    require()
+    if solver.message.snapshot_format != schema.SolverParameter.HDF5:
+        solver.log("Snapshots of this net would be larger than 2 GiB: they are written as HDF5", "solver.cpp:447", "W")
+
+
 def write(solver: Solver) -> tuple[str, str]:
     """Write both files of a snapshot of the solver as it stands; returns their names."""
-    message = solver.message
-    hdf5 = message.snapshot_format == schema.SolverParameter.HDF5
+    hdf5 = as_hdf5(solver)
     stem = f"{solver.prefix}_iter_{solver.iteration}"
     weights, state = (f"{stem}.{kind}{'.h5' if hdf5 else ''}" for kind in ("caffemodel", "solverstate"))
     solver.log(f"Snapshotting to {'HDF5' if hdf5 else 'binary proto'} file {weights}", "solver.cpp:464")
-    save_weights(weights, solver.training.recording, solver.memory, hdf5)
+    save_weights(weights, solver.training.recording, solver.memory, hdf5, _gradients(solver))
     what = "HDF5" if hdf5 else "binary proto"
     solver.log(f"Snapshotting solver state to {what} file {state}", "sgd_solver.cpp:284")
     write_state(state, _state(solver, weights), as_hdf5=hdf5)
     return weights, state
 
 
-def save_weights(path: str, recording: Any, memory: Memory, hdf5: bool = False) -> None:
-    """Write the weights of a recorded net, readable by Caffe."""
-    messages, values = [], {}
+def _gradients(solver: Solver) -> dict[Any, np.ndarray[Any, Any]]:
+    """The gradients of the last iteration by the tensor of their parameter, if the solver saves them."""
+    if not solver.message.snapshot_diff:
+        return {}
+    session, found = solver.runners[0].session, {}
+    for tensor, gradient in solver.training.saved.items():
+        found[tensor] = session.read(gradient).reshape(tensor.shape)
+    return found
+
+
+def save_weights(
+    path: str,
+    recording: Any,
+    memory: Memory,
+    hdf5: bool = False,
+    gradients: Mapping[Any, np.ndarray[Any, Any]] | None = None,
+) -> None:
+    """Write the weights of a recorded net, readable by Caffe, with the ``gradients`` of its tensors beside them."""
+    messages, values, slopes = [], {}, {}
     arrays = blobs_of(recording, memory)
     for i, node in enumerate(recording.graph.nodes):
         message = schema.LayerParameter()
         message.CopyFrom(node.message)
         del message.blobs[:]
         messages.append(message)
-        own = [a for p, a in zip(node.parameters, arrays[i], strict=True) if not (hdf5 and p.owner)]
+        own = [(p, a) for p, a in zip(node.parameters, arrays[i], strict=True) if not (hdf5 and p.owner)]
         if own:
-            values[i] = own
-    write_weights(path, recording.graph.name, messages, values, as_hdf5=hdf5)
+            values[i] = [a for _, a in own]
+        if own and gradients:
+            found = [gradients.get(recording.parameters[p.owner or p]) for p, _ in own]
+            slopes[i] = [
+                np.zeros_like(a) if g is None else g.reshape(a.shape) for (_, a), g in zip(own, found, strict=True)
+            ]
+    write_weights(path, recording.graph.name, messages, values, slopes, as_hdf5=hdf5)
 
 
 def _state(solver: Solver, weights: str) -> State:
@@ -99,6 +142,8 @@ def _state(solver: Solver, weights: str) -> State:
         cursors,
         solver.seed,
         list(solver.losses),
+        solver.schedule.best,
+        solver.schedule.since,
     )
 
 
@@ -120,6 +165,7 @@ def restore(solver: Solver, path: str) -> None:
         solver.memory.write(tensor, values.reshape(tensor.shape))
     solver.iteration = state.iter
     solver.schedule.current_step = state.current_step
+    solver.schedule.best, solver.schedule.since = state.plateau_best, state.plateau_since
     solver.losses = list(state.recent_loss)
     passes = state.iter * max(solver.message.iter_size, 1)
     cursors = {(c.net, c.layer): c for c in state.cursor}

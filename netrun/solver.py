@@ -22,7 +22,7 @@ from .device import Device, open_device
 from .errors import ConfigError, DivergedError
 from .log import Log, silent
 from .params import initialise, load
-from .runner import Output, Runner, forward_program
+from .runner import Averages, Output, Runner, forward_program
 from .schedule import Schedule
 from .session import Memory, Session
 from .solver_nets import SolverNet, check_counts, net_to_train, nets_to_test
@@ -287,33 +287,20 @@ class Solver:
     def test(self, index: int = 0) -> list[Output]:
         """Mean outputs of one test net over its test_iter batches."""
         self.log(f"Iteration {self.iteration}, Testing net (#{index})", "solver.cpp:347")
-        runner = self.runners[1 + index]
-        sums: list[np.ndarray[Any, Any]] = []
-        total = 0.0
-        count = self.message.test_iter[index]
-        outputs: list[Output] = []
-        for done in range(count):
+        averages = Averages()
+        for _ in range(self.message.test_iter[index]):
             asked = self.action()
             if asked == "snapshot":
                 self.snapshot()
             elif asked == "stop":
                 self.stopped = True
-                count = done
-                break
-            runner.feed()
-            runner.session.run()
-            outputs = runner.outputs()
-            total += runner.loss()
-            values = [o.values.astype(np.float64) for o in outputs]
-            sums = [a + b for a, b in zip(sums, values, strict=True)] if sums else values
-        if self.stopped:
-            self.log("Test interrupted.", "solver.cpp:394")
-            return []
+                self.log("Test interrupted.", "solver.cpp:394")
+                return []
+            averages.add(self.runners[1 + index])
         if self.message.test_compute_loss:
-            self.log(f"Test loss: {total / count:g}", "solver.cpp:400")
-        means = [Output(o.name, s / count, o.weight) for o, s in zip(outputs, sums, strict=True)]
-        self._log_outputs(means, "Test", "solver.cpp:414")
-        return means
+            self.log(f"Test loss: {averages.loss:g}", "solver.cpp:400")
+        self._log_outputs(averages.means, "Test", "solver.cpp:414")
+        return averages.means
 
     @property
     def sessions(self) -> list[Session]:

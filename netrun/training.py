@@ -24,6 +24,7 @@ class Training:
 
     step       forward and backward; with iter_size 1 the update too
     update     the update alone where gradients add up over iter_size passes, else None
+    saved      with snapshot_diff: the gradient of every parameter that has one, readable after an iteration
     history    of every parameter the solver trains: the tensors it carries, in the order of a solver state
     """
 
@@ -32,6 +33,7 @@ class Training:
     update: Program | None
     history: dict[Parameter, list[Tensor]] = field(default_factory=dict)
     gradients: dict[Tensor, Tensor] = field(default_factory=dict)
+    saved: dict[Tensor, Tensor] = field(default_factory=dict)
     lr: Tensor = field(default_factory=lambda: Tensor("lr", Spec(()), "control"))
     correction: Tensor = field(default_factory=lambda: Tensor("correction", Spec(()), "control"))
     first: Tensor = field(default_factory=lambda: Tensor("first pass", Spec(()), "control"))
@@ -66,9 +68,13 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
         names = METHODS[solver.type].history
         result.history[parameter] = [Tensor(f"{parameter.key}.{name}", parameter.spec, "history") for name in names]
     start = len(recorder.calls)
+    if solver.snapshot_diff:
+        keeps.update(gradients.values())
     if solver.iter_size > 1:
         gradients = _accumulate(recorder, gradients, result)
         start = len(recorder.calls)
+    if solver.snapshot_diff:
+        result.saved = {trained[parameter]: gradient for parameter, gradient in gradients.items()}
     _update(recorder, gradients, result, solver)
     calls = tuple(recorder.calls)
     feeds = recording.feeds
@@ -110,7 +116,7 @@ def _update(
             if is_trusted(solver, parameter.decay_mult):
                 inputs.append(_trust(recorder, gradient, tensor, scale, trust_ratio(solver, parameter.decay_mult)))
             recorder.update(inputs, variables, rule=body)
-        elif moves_without_gradient(solver, parameter.lr_mult if parameter.trained else 0.0, parameter.decay_mult):
+        elif moves_without_gradient(solver, parameter.lr_mult, parameter.decay_mult):
             recorder.update([result.lr, *corrections], variables, rule=body)
 
 

@@ -123,7 +123,10 @@ def update_rule(solver: schema.SolverParameter, lr_mult: float, decay_mult: floa
     decay = solver.weight_decay * decay_mult
     pull = f"{decay!r} * {'w' if solver.regularization_type == 'L2' else 'sign(w)'}" if decay else "0"
     lines = ["g = raw * scale"] if has_gradient else ["g = 0"]
-    lines.append(f"pull = {pull}" if method.decoupled else f"g = g + {pull}")
+    if method.decoupled:
+        lines.append(f"pull = {pull}")
+    elif decay:
+        lines.append(f"g = g + {pull}")
     lines.append(f"rate = lr * {lr_mult!r}")
     inputs = (["raw", "lr", "scale"] if has_gradient else ["lr"]) + (["correction"] if method.correction else [])
     if method.trust:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
-
-import numpy as np
 
 from ..compiler.graph import State, build
 from ..compiler.record import record
@@ -13,7 +10,7 @@ from ..config import schema
 from ..config.upgrade import read_net
 from ..errors import UsageError
 from ..params import initialise, load
-from ..runner import Output, Runner, forward_program
+from ..runner import Averages, Runner, forward_program
 from ..session import Memory, Session
 from . import results
 from .device import choose_device
@@ -42,17 +39,10 @@ def run(args: argparse.Namespace) -> int:
     bar = start_bar(log, recording.graph.name or "net", args.iterations)
     try:
         log(f"Running for {args.iterations} iterations.", "caffe.cpp:281")
-        sums: list[np.ndarray[Any, Any]] = []
-        outputs: list[Output] = []
-        total = 0.0
+        averages = Averages()
         for batch in range(args.iterations):
-            runner.feed()
-            runner.session.run()
-            outputs = runner.outputs()
-            total += runner.loss()
-            values = [o.values.astype(np.float64) for o in outputs]
-            sums = [a + b for a, b in zip(sums, values, strict=True)] if sums else values
-            for output in outputs:
+            averages.add(runner)
+            for output in averages.last:
                 for value in output.values.reshape(-1):
                     log(f"Batch {batch}, {output.name} = {value:g}", "caffe.cpp:304")
             if bar is not None:
@@ -61,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
         if bar is not None:
             bar.clear()
         runner.close()
-    loss = total / args.iterations
-    means = [Output(o.name, s / args.iterations, o.weight) for o, s in zip(outputs, sums, strict=True)]
+    loss, means = averages.loss, averages.means
     log(f"Loss: {loss:g}", "caffe.cpp:309")
     for line in results.lines(means):
         log(line, "caffe.cpp:321")

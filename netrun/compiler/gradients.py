@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..expression import Num, Var, gradient, letters, names_in, parse, substitute, text_of
+from ..kernels import HostStep
 from ..program import Call, Recorder
 from ..types import Shape, Spec, Tensor, Window
 
@@ -349,12 +350,15 @@ def split(k: Recorder, g: Gradients, x: Tensor, ys: Sequence[Tensor], *, axis: i
         return
     parts = []
     for y in ys:
-        if g.has(y):
-            parts.append(g.of(y))
-        else:
-            parts.append(k.temp(f"{y.name}'", y.shape, y.dtype))
-            k.fill(parts[-1], value=0.0)
+        parts.append(g.of(y) if g.has(y) else _zeros(k, y))
     k.concat(parts, g.new(x), axis=axis)
+
+
+def _zeros(k: Recorder, y: Tensor) -> Tensor:
+    """The gradient of a tensor that nothing contributed to."""
+    zeros: Tensor = k.temp(f"{y.name}'", y.shape, y.dtype)
+    k.fill(zeros, value=0.0)
+    return zeros
 
 
 @rule
@@ -374,6 +378,23 @@ def transpose(k: Recorder, g: Gradients, x: Tensor, y: Tensor, *, axes: Shape) -
     if g.wants(x):
         inverse = tuple(sorted(range(len(axes)), key=lambda i: axes[i]))
         k.transpose(g.of(y), g.new(x), axes=inverse)
+
+
+@rule
+def host(
+    k: Recorder,
+    g: Gradients,
+    xs: Sequence[Tensor],
+    ys: Sequence[Tensor],
+    *,
+    fn: HostStep,
+    grad: Callable[[tuple[bool, ...]], HostStep] | None,
+) -> None:
+    if grad is None:
+        return
+    wanted = tuple(g.wants(x) for x in xs)
+    seeds = [g.of(y) if g.has(y) else _zeros(k, y) for y in ys]
+    k.host([*xs, *ys, *seeds], [g.new(x) for x, w in zip(xs, wanted, strict=True) if w], fn=grad(wanted), grad=None)
 
 
 @rule

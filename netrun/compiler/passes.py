@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ..kernels import EFFECTS
 from ..program import Program
 from ..types import Tensor
 
@@ -31,7 +34,7 @@ def elide_copies(program: Program) -> tuple[Program, dict[Tensor, Tensor]]:
                 continue
         calls.append(call.map(follow))
     keeps = frozenset(follow(t).root for t in program.keeps)
-    return Program(tuple(calls), program.feeds, keeps), alias
+    return replace(program, calls=tuple(calls), keeps=keeps), alias
 
 
 def drop_unread(program: Program) -> Program:
@@ -40,8 +43,7 @@ def drop_unread(program: Program) -> Program:
     kept = []
     for call in reversed(program.calls):
         outs = [t.root for t in call.writes()]
-        in_place = call.op.name == "update"
-        if in_place or any(t in wanted for t in outs):
+        if call.op.name in EFFECTS or any(t in wanted for t in outs):
             kept.append(call)
             wanted.update(t.root for t in call.reads())
     return program.having(reversed(kept))

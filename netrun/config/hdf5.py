@@ -137,6 +137,15 @@ def _reading(file: str) -> Iterator[Any]:
         ) from None
 
 
+def require() -> None:
+    """Make sure that HDF5 files can be read and written.
+
+    Raises:
+        UsageError: h5py is not installed.
+    """
+    _h5py()
+
+
 def _h5py() -> Any:
     try:
         import h5py  # an extra

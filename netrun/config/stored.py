@@ -39,6 +39,7 @@ class State:
         cursor: the position of every data layer (netrun's own; empty in a state that Caffe wrote).
         seed: the seed of all random numbers (netrun's own).
         recent_loss: the last losses, over which the displayed one is averaged (netrun's own).
+        plateau_best, plateau_since: what the plateau policy has seen (netrun's own).
     """
 
     iter: int
@@ -48,6 +49,8 @@ class State:
     cursor: list[schema.DataCursor] = field(default_factory=list)
     seed: int | None = None
     recent_loss: list[float] = field(default_factory=list)
+    plateau_best: float | None = None
+    plateau_since: int = 0
 
     def message(self) -> schema.SolverState:
         """All of it but the history, as the message a .solverstate begins with."""
@@ -57,6 +60,10 @@ class State:
         message.cursor.extend(self.cursor)
         if self.seed is not None:
             message.seed = self.seed
+        if self.plateau_best is not None:
+            message.plateau_best = self.plateau_best
+        if self.plateau_since:
+            message.plateau_since = self.plateau_since
         return message
 
     @classmethod
@@ -70,4 +77,6 @@ class State:
             cursor=list(message.cursor),
             seed=message.seed if message.HasField("seed") else None,
             recent_loss=list(message.recent_loss),
+            plateau_best=message.plateau_best if message.HasField("plateau_best") else None,
+            plateau_since=message.plateau_since,
         )

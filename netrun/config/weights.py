@@ -24,6 +24,8 @@ from netrun.errors import UsageError, WeightsError, Where
 
 __all__ = ["LayerWeights", "State", "read_array", "read_state", "read_weights", "write_state", "write_weights"]
 
+LIMIT = 2**31 - 1
+"""Bytes that a protobuf file may have: no reader of the format, Caffe's included, opens a larger one."""
 _LARGE = 1 << 20  # bytes from which a file is mapped, not read
 
 
@@ -81,7 +83,7 @@ def write_weights(
         as_hdf5: write HDF5 in place of a .caffemodel.
 
     Raises:
-        UsageError: the file cannot be written, or h5py is not installed.
+        UsageError: the file cannot be written, would be larger than any reader opens, or h5py is not installed.
         ValueError: a message has blobs.
         TypeError: an array is neither float32 nor float64.
     """
@@ -89,6 +91,7 @@ def write_weights(
         with _writing(path) as stream:
             hdf5.write_weights(stream, layers, blobs, diffs or {})
         return
+    _check_size(path, [*blobs.values(), *(diffs or {}).values()])
     with _writing(path) as stream:
         stream.write(schema.NetParameter(name=net_name).SerializeToString())
         for index, layer in enumerate(layers):
@@ -133,9 +136,11 @@ def write_state(path: str | os.PathLike[str], state: State, as_hdf5: bool = Fals
     """Write a solver state that Caffe reads (it ignores what is netrun's own).
 
     Raises:
-        UsageError: the file cannot be written, or h5py is not installed.
+        UsageError: the file cannot be written, would be larger than any reader opens, or h5py is not installed.
         TypeError: an array is neither float32 nor float64.
     """
+    if not as_hdf5:
+        _check_size(path, [state.history])
     with _writing(path) as stream:
         if as_hdf5:
             hdf5.write_state(stream, state)
@@ -143,6 +148,20 @@ def write_state(path: str | os.PathLike[str], state: State, as_hdf5: bool = Fals
         stream.write(state.message().SerializeToString())
         for array in state.history:
             stream.writelines(blob_pieces(_STATE["history"], array))
+
+
+def exceeds_limit(nbytes: int) -> bool:
+    """Whether so many bytes of values, with a little for names around them, are too many for a protobuf file."""
+    return nbytes > LIMIT - LIMIT // 256
+
+
+def _check_size(path: str | os.PathLike[str], groups: Sequence[Sequence[Array]]) -> None:
+    nbytes = sum(array.nbytes for arrays in groups for array in arrays)
+    if exceeds_limit(nbytes):
+        raise UsageError(
+            f"{os.fspath(path)} would hold {nbytes / 2**30:.3g} GiB, and nothing reads a protobuf file of more than "
+            f"{LIMIT / 2**30:.3g} GiB: write HDF5 (snapshot_format: HDF5, or a name that ends in .h5)"
+        )
 
 
 def read_array(path: str | os.PathLike[str]) -> Array:

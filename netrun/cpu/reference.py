@@ -6,7 +6,7 @@ the ``k`` of ``Layer.forward``, on plain arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from .. import random
 from ..device import Step
 from ..errors import DeviceError
 from ..expression import Rule, letters
-from ..kernels import OPS, Kernels
+from ..kernels import OPS, HostStep, Kernels
 from ..program import Call
 from ..types import Shape, Window
 from .evaluate import float_type, formula, run_rule
@@ -289,6 +289,17 @@ class Reference(Host, Kernels):
     def random(self, counter: Array, y: Array, *, how: str, p: float, seed: int, stream: int) -> None:
         drawn = random.uniform(y.size, seed=seed, stream=stream, counter=int(counter.reshape(())))
         y[...] = (drawn if how == "uniform" else drawn < np.float32(p)).reshape(y.shape)
+
+    # ------------------------------------------------------------------------------------------------------- host
+    def host(
+        self,
+        xs: Sequence[Array],
+        ys: Sequence[Array],
+        *,
+        fn: HostStep,
+        grad: Callable[[tuple[bool, ...]], HostStep] | None,
+    ) -> None:
+        fn(xs, ys)
 
 
 for _op in OPS:  # eager calls are as quiet as bound ones

@@ -6,19 +6,19 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from netrun.data.datum import RecordError, pack
+from netrun.data.datum import RecordError, pack, size_text
 from netrun.data.image_list import ImageList, read_image_list
 from netrun.data.images import decode, encode, kind_of, read_file
 from netrun.data.order import Order
 from netrun.data.prefetch import Decoders
 from netrun.data.resize import resize
+from netrun.data.transform import Shape3
 from netrun.data.write import WRITERS
 from netrun.errors import DataError, UsageError
 
 CHUNK = 64
 """Images that are decoded together: enough for all cores, few enough for the memory."""
 
-_NOT_ENCODED, _ENCODED = b"\x38\x00", b"\x38\x01"
 _SAME_KIND = {"jpeg": "jpg", "tiff": "tif"}
 
 
@@ -77,41 +77,48 @@ class Conversion:
 
     def _records(self, listed: ImageList, order: Sequence[int]) -> Iterator[tuple[bytes, bytes]]:
         decoders = Decoders()
-        first: tuple[str, tuple[int, ...] | int] | None = None
+        first: tuple[str, Shape3] | None = None
         try:
             for start in range(0, len(order), CHUNK):
                 numbers = order[start : start + CHUNK]
-                found: list[tuple[bytes, tuple[int, ...] | int] | str] = [""] * len(numbers)
-
-                def work(
-                    i: int,
-                    numbers: Sequence[int] = numbers,
-                    found: list[tuple[bytes, tuple[int, ...] | int] | str] = found,
-                ) -> None:
-                    number = numbers[i]
-                    try:
-                        found[i] = self._record(listed.names[number], int(listed.labels[number, 0]))
-                    except RecordError as error:
-                        found[i] = f"{listed.place(number)} cannot be used: {error}"
-
-                decoders.each(work, len(numbers))
-                for i, made in enumerate(found):
-                    if isinstance(made, str):
-                        if not self.skip_bad:
-                            raise DataError(made, None, ["--skip-bad leaves out images that cannot be read"])
-                        self.skipped.append(made)
+                made = self._chunk(decoders, listed, numbers)
+                for place, number in enumerate(numbers, start):
+                    found = made[number]
+                    if isinstance(found, RecordError):
+                        self._skip(f"{listed.place(number)} cannot be used: {found}")
                         continue
-                    record, shape = made
-                    place = listed.place(numbers[i])
-                    first = first or (place, shape)
+                    record, shape = found
+                    first = first or (listed.place(number), shape)
                     if self.check_size and shape != first[1]:
-                        raise DataError(f"{place} is {_size(shape)}, and {first[0]} is {_size(first[1])}")
-                    yield b"%08d_" % (start + i) + os.fsencode(listed.names[numbers[i]]), record
+                        sizes = f"is {size_text(shape)}, and {first[0]} is {size_text(first[1])}"
+                        raise DataError(f"{listed.place(number)} {sizes}")
+                    yield b"%08d_" % place + os.fsencode(listed.names[number]), record
         finally:
             decoders.close()
 
-    def _record(self, name: str, label: int) -> tuple[bytes, tuple[int, ...] | int]:
-        """The bytes of a Datum, and the shape of its image C H W (or the bytes of its file, where nobody decodes it).
+    def _skip(self, what: str) -> None:
+        if not self.skip_bad:
+            raise DataError(what, None, ["--skip-bad leaves out images that cannot be read"])
+        self.skipped.append(what)
+
+    def _chunk(
+        self, decoders: Decoders, listed: ImageList, numbers: Sequence[int]
+    ) -> dict[int, tuple[bytes, Shape3] | RecordError]:
+        """By number: a record and the shape of its image, or what is wrong with it."""
+        found: dict[int, tuple[bytes, Shape3] | RecordError] = {}
+
+        def work(i: int) -> None:
+            number = numbers[i]
+            try:
+                found[number] = self._record(listed.names[number], int(listed.labels[number, 0]))
+            except RecordError as error:
+                found[number] = error
+
+        decoders.each(work, len(numbers))
+        return found
+
+    def _record(self, name: str, label: int) -> tuple[bytes, Shape3]:
+        """The bytes of a Datum, and the shape of its image.
 
         Raises:
             RecordError: the image cannot be used.
@@ -120,16 +127,17 @@ class Conversion:
         planes = decode(content, "gray" if self.gray else "colour")
         if self.size:
             planes = resize(planes, *self.size)
-        shape = planes.shape
+        shape = (planes.shape[0], planes.shape[1], planes.shape[2])
         if not (self.encoded or self.encode_type):
-            return pack((shape[0], shape[1], shape[2]), planes.tobytes(), label) + _NOT_ENCODED, shape
+            return pack(shape, planes.tobytes(), label, encoded=False), shape
         own = kind_of(name)
         kind = self.encode_type.lower() or own
         if not kind:
             raise RecordError("its name has no ending that tells its kind; --encode-type jpg or png says one")
+        # Caffe would put the file of a colour image in, even if gray is asked for.
         if self.size or self.gray or _SAME_KIND.get(kind, kind) != _SAME_KIND.get(own, own):
             content = encode(planes, kind)
-        return pack(None, content, label) + _ENCODED, shape
+        return pack(None, content, label, encoded=True), shape
 
 
 def _check_labels(listed: ImageList) -> None:
@@ -140,9 +148,5 @@ def _check_labels(listed: ImageList) -> None:
             ["ImageData reads such a list directly; HDF5Data reads rows with any number of labels"],
         )
     for number, label in enumerate(listed.labels[:, 0].tolist()):
-        if label != int(label) or abs(label) >= 1 << 24:
+        if label != int(label) or abs(label) >= 1 << 31:
             raise DataError(f"{listed.place(number)} has label {label:g}, and a record holds whole numbers")
-
-
-def _size(shape: tuple[int, ...] | int) -> str:
-    return f"{shape} bytes" if isinstance(shape, int) else "x".join(map(str, shape))

@@ -44,11 +44,11 @@ def is_there(source: str, folder: str = "") -> bool:
     return os.path.exists(resolve(source, folder))
 
 
-def open_database(source: str, backend: int = schema.DataParameter.LMDB, folder: str = "") -> Database:
+def open_database(source: str, backend: int | None = None, folder: str = "") -> Database:
     """Opens a database for reading; nothing in its folder is written or locked.
 
-    ``backend`` is what the configuration says. What the folder holds decides: Caffe's default is LEVELDB, and many nets
-    that leave the field out mean an LMDB. If they differ, the log says so once per folder.
+    ``backend`` is what the configuration says, None if there is none. What the folder holds decides: Caffe's default
+    is LEVELDB, and many nets that leave the field out mean an LMDB. If they differ, the log says so once per folder.
 
     Raises:
         DataError: nothing is there, it is no database, or it is empty, truncated or damaged.
@@ -73,9 +73,9 @@ def missing(source: str, *hints: str) -> DataError:
     return DataError(f"source {source} is not there", notes=[*made, *hints])
 
 
-def _tell(path: str, source: str, said: int, found: int) -> None:
+def _tell(path: str, source: str, said: int | None, found: int) -> None:
     real = os.path.realpath(path)
-    if said != found and real not in _told:
+    if said is not None and said != found and real not in _told:
         _told.add(real)
         name = schema.DataParameter.DB.Name
         _log.warning("%s is an %s: reading it as such, not as %s", source, name(found), name(said))

@@ -192,16 +192,19 @@ def _float_run(value: bytes, first: int, tag: bytes) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(rows).view("<f4").reshape(-1)
 
 
-def pack(shape: tuple[int, int, int], pixels: bytes, label: int) -> bytes:
+def pack(shape: tuple[int, int, int] | None, pixels: bytes, label: int, *, encoded: bool | None = None) -> bytes:
     """The bytes of a raw 8-bit record, as protobuf writes them (fields in the order of their numbers).
 
-    Used where tens of thousands of records are written, so it avoids a message object for each.
+    ``shape`` None and ``encoded`` True make the record of an image file; ``encoded`` None leaves that field out. Used
+    where tens of thousands of records are written, so it avoids a message object for each.
     """
     out = bytearray()
-    for field, number in zip((_CHANNELS, _HEIGHT, _WIDTH), shape, strict=True):
+    for field, number in zip((_CHANNELS, _HEIGHT, _WIDTH), shape or (), strict=bool(shape)):
         out += struct.pack("B", field << 3) + _encode(number)
     out += struct.pack("B", _DATA << 3 | _BYTES) + _encode(len(pixels)) + pixels
     out += struct.pack("B", _LABEL << 3) + _encode(label)
+    if encoded is not None:
+        out += struct.pack("BB", _ENCODED << 3, encoded)
     return bytes(out)
 
 

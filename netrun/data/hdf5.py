@@ -167,8 +167,7 @@ class Hdf5Batches:
                     if at <= row < at + len(rows):
                         place = f"row {rows[row - at]} of {self._files[file]}"
                 raise self._bad(
-                    f'{place}: "{name}" is {flat[row, column]:g}, '
-                    f"and has to be 0 to {classes - 1} ({classes} classes)"
+                    f'{place}: "{name}" is {flat[row, column]:g}, and has to be 0 to {classes - 1} ({classes} classes)'
                 )
 
     def _bad(self, what: str) -> DataError:

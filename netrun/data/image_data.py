@@ -59,9 +59,7 @@ class ImageBatches:
         self.count = len(self._list.names)
         self.random = self._transform.random
         self.shapes = _shapes(settings, self._transform.shape, self._list.labels.shape[1])
-        self._order = settings.order(
-            self.count, shuffle=self._parameters.shuffle, rand_skip=self._parameters.rand_skip
-        )
+        self._order = settings.order(self.count, shuffle=self._parameters.shuffle, rand_skip=self._parameters.rand_skip)
         self._decoders = Decoders(settings.threads)
 
     def make(self, position: int, draws: int) -> list[Floats]:
@@ -110,7 +108,7 @@ class ImageBatches:
 
     def _labels(self, numbers: list[int]) -> Floats:
         """N or, if the list has several a line, N x L. A label that names a class is checked."""
-        labels = self._list.labels[numbers]
+        labels: Floats = self._list.labels[numbers].astype(np.float32)
         classes = self.settings.classes.get(self.names[1]) if len(self.names) > 1 else None
         if classes is not None:
             wrong = np.flatnonzero(((labels < 0) | (labels >= classes)).any(axis=1))
@@ -171,7 +169,8 @@ def image_shapes(settings: Settings) -> list[tuple[int, ...]]:
 
 def _shapes(settings: Settings, top: Shape3, labels: int) -> list[tuple[int, ...]]:
     batch = settings.layer.image_data_param.batch_size
-    return [(batch, *top), (batch, labels) if labels > 1 else (batch,)][: len(settings.layer.top)]
+    shapes: list[tuple[int, ...]] = [(batch, *top), (batch, labels) if labels > 1 else (batch,)]
+    return shapes[: len(settings.layer.top)]
 
 
 def _root_hint(root: str) -> str:

@@ -9,19 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from netrun.config.paths import resolve
-from netrun.data.feeder import Floats
 from netrun.errors import DataError
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """What a list says: ``names[i]`` has ``labels[i]`` (float32, N x L) and stands on ``lines[i]`` of ``source``."""
+    """What a list says: ``names[i]`` has ``labels[i]`` (float64, N x L) and stands on ``lines[i]`` of ``source``."""
 
     source: str
     names: list[str]
-    labels: Floats
+    labels: npt.NDArray[np.float64]
     lines: list[int]
 
     def place(self, number: int) -> str:
@@ -74,7 +74,7 @@ def _read(path: str, source: str, folder: str, root: str, _: tuple[int, int]) ->
             numbers.append(number)
     if not names:
         raise DataError(f"source {source} lists no images")
-    return ImageList(source, names, np.array(values, np.float32), numbers)
+    return ImageList(source, names, np.array(values), numbers)
 
 
 def _labels_on(line: str, exists: Callable[[str], bool]) -> int:

@@ -150,7 +150,7 @@ def _forced(image: Any, colour: Colour) -> Bytes:
     red, green, blue, bits = _GRAY_WEIGHTS.get(image.format, (4899, 9617, 1868, 14))
     half = 0 if image.format in _GRAY_WEIGHTS else 1 << bits - 1
     gray = (pixels[..., 0] * red + pixels[..., 1] * green + pixels[..., 2] * blue + half) >> bits
-    return gray.astype(np.uint8)[np.newaxis]
+    return _planes(gray.astype(np.uint8))
 
 
 def _orientation(image: Any) -> int:

@@ -24,7 +24,7 @@ from netrun.errors import DataError
 def check(settings: Settings) -> None:
     """Raises ConfigError if data_param and transform_param cannot be used, whatever the data."""
     layer = settings.layer
-    data, transform = layer.data_param, layer.transform_param
+    data = layer.data_param
     if not data.source:
         raise settings.wrong("data_param needs a source, the folder of a database")
     if not data.batch_size:

@@ -23,7 +23,8 @@ def resize(planes: Bytes, height: int, width: int) -> Bytes:
         return planes
     if (rows, columns) == (2 * height, 2 * width):
         blocks = planes.reshape(len(planes), height, 2, width, 2).sum(axis=(2, 4), dtype=np.uint16)
-        return ((blocks + np.uint16(2)) >> np.uint16(2)).astype(np.uint8)
+        quarter: Bytes = ((blocks + np.uint16(2)) >> np.uint16(2)).astype(np.uint8)
+        return quarter
     left, right, of_left, of_right = _weights(columns, width)
     # Off the image the border pixel goes on. Along x it then has the whole weight; along y it keeps two parts, which
     # are rounded one by one.
@@ -38,7 +39,8 @@ def resize(planes: Bytes, height: int, width: int) -> Bytes:
     lines = (lines[:, :, left] * of_left + lines[:, :, right] * of_right) >> 4
     upper = (lines[:, place[:height]] * of_top[:, np.newaxis]) >> 16
     lower = (lines[:, place[height:]] * of_bottom[:, np.newaxis]) >> 16
-    return ((upper + lower + 2) >> 2).astype(np.uint8)
+    resized: Bytes = ((upper + lower + 2) >> 2).astype(np.uint8)
+    return resized
 
 
 def _weights(size: int, wanted: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Weights, Weights]:
@@ -51,4 +53,9 @@ def _weights(size: int, wanted: int) -> tuple[npt.NDArray[np.int64], npt.NDArray
     first = np.floor(position).astype(np.int64)
     fraction = position - first.astype(np.float32)
     one, unit = np.float32(1), np.float32(1 << _BITS)
-    return first, first + 1, np.rint((one - fraction) * unit).astype(np.int32), np.rint(fraction * unit).astype(np.int32)
+    return (
+        first,
+        first + 1,
+        np.rint((one - fraction) * unit).astype(np.int32),
+        np.rint(fraction * unit).astype(np.int32),
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -197,7 +196,9 @@ class WindowBatches:
         values = self._transform.mean_value
         if not self._transform.mean_file:
             if len(values) not in (0, 1, CHANNELS):
-                raise self.settings.wrong(f"mean_value is given {len(values)} times, and windows have {CHANNELS} channels")
+                raise self.settings.wrong(
+                    f"mean_value is given {len(values)} times, and windows have {CHANNELS} channels"
+                )
             return np.array(values or [0], np.float32).reshape(-1, 1, 1)
         mean = read_mean(self._transform.mean_file, self.settings.folder)
         top, left = (mean.shape[1] - self._side) // 2, (mean.shape[2] - self._side) // 2

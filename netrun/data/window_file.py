@@ -1,13 +1,13 @@
 """Window files: which windows of which images show an object, and how well, as R-CNN writes them.
 
-    # 0                                the image's number, counted from 0
-    path/of/image.jpg
-    3                                  its channels, height and width (what the file says of itself is what counts)
-    375
-    500
-    2                                  how many windows follow
-    7 0.83 48 10 211 180               class, overlap with the object, then x1 y1 x2 y2, both corners inside
-    0 0.12 3 4 90 80
+# 0                                the image's number, counted from 0
+path/of/image.jpg
+3                                  its channels, height and width (what the file says of itself is what counts)
+375
+500
+2                                  how many windows follow
+7 0.83 48 10 211 180               class, overlap with the object, then x1 y1 x2 y2, both corners inside
+0 0.12 3 4 90 80
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ class _Lines:
         self._source, self._lines, self._number = source, enumerate(lines, 1), 0
 
     def next(self) -> str | None:
-        for self._number, line in self._lines:
+        for number, line in self._lines:
             if line.strip():
+                self._number = number
                 return line
         return None
 

@@ -14,6 +14,7 @@ from . import (
     metric,
     norm,
     pool,
+    recurrent,
     reduce,
     scale,
     shape,
@@ -22,5 +23,5 @@ from .base import Context, Layer, layer_type
 
 __all__ = [
     "Context", "Layer", "activation", "conv", "dense", "dropout", "function", "hdf5", "images", "inputs", "layer_type",
-    "loss", "margin", "metric", "norm", "pool", "reduce", "scale", "shape",
+    "loss", "margin", "metric", "norm", "pool", "recurrent", "reduce", "scale", "shape",
 ]  # fmt: skip

@@ -35,6 +35,32 @@ struct uint4 { unsigned x, y, z, w; };
 struct int2 { int x, y; };
 struct float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
+struct __nv_bfloat16 {  // rounds to nearest even
+  uint16_t bits;
+  __nv_bfloat16() = default;
+  __nv_bfloat16(float v) { uint32_t u; memcpy(&u, &v, 4); bits = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16); }
+  operator float() const { uint32_t u = (uint32_t)bits << 16; float v; memcpy(&v, &u, 4); return v; }
+};
+struct __half {  // likewise; what is too large becomes infinite
+  uint16_t bits;
+  __half() = default;
+  __half(float v) {
+    uint32_t u;
+    memcpy(&u, &v, 4);
+    uint16_t sign = (uint16_t)(u >> 16 & 0x8000);
+    float a = std::fabs(v);
+    if (v != v) bits = 0x7e00;
+    else if (a >= 65520.0f) bits = sign | 0x7c00;
+    else if (a < 6.103515625e-05f) bits = sign | (uint16_t)std::nearbyint(a * 16777216.0f);
+    else { memcpy(&u, &a, 4); u += 0xfff + (u >> 13 & 1); bits = sign | (uint16_t)((u >> 13) - (112 << 10)); }
+  }
+  operator float() const {
+    uint32_t exponent = bits >> 10 & 31, fraction = bits & 1023;
+    float a = exponent == 31 ? (fraction ? NAN : INFINITY) : exponent ? std::ldexp(1024.0f + fraction, (int)exponent - 25)
+                                                                      : std::ldexp((float)fraction, -24);
+    return bits & 0x8000 ? -a : a;
+  }
+};
 
 namespace cpu {
 constexpr int MOST = 1024;

@@ -267,7 +267,8 @@ class Cudnn(Library):
         assert all(p % 16 == 0 for p in where.values()), "tensors are said to be aligned to 16 bytes"
 
         def array(tensor: dict[int, Any]) -> Any:
-            return memory(where[tensor[906][0]], tuple(tensor[902]), tuple(tensor[903]), _dtype(graph.dtype))
+            kind = "uint16" if graph.dtype == "bfloat16" else graph.dtype
+            return memory(where[tensor[906][0]], tuple(tensor[902]), tuple(tensor[903]), kind)
 
         x, w, y = (array(t) for t in graph.tensors)
         bias = None if graph.bias is None else array(graph.bias)
@@ -278,7 +279,7 @@ class Cudnn(Library):
         def run() -> None:
             self.executed.append(graph.kind + " bias" * (bias is not None) + " relu" * graph.relu)
             ctypes.memset(given[1003][0], 0xFF, {2: 4096}.get(made["engine"], 100))  # a workspace is the plan's to use
-            a, f, b = (v.astype(wide) for v in (x, w, y))
+            a, f, b = (_wide(v, wide) for v in (x, w, y))
             attrs: Any = {"window": graph.window, "groups": groups}
             if graph.kind == "fprop":
                 out = np.empty_like(b)
@@ -289,19 +290,25 @@ class Cudnn(Library):
             else:
                 out = np.empty_like(f)
                 REFERENCE.conv_grad_w(a, b, out, **attrs)
-            out = out + graph.add * written if graph.add else out
-            written[...] = np.maximum(out, 0) if graph.relu else out
+            out = out + graph.add * _wide(written, wide) if graph.add else out
+            out = np.maximum(out, 0) if graph.relu else out
+            written[...] = _bits(out) if graph.dtype == "bfloat16" else out
 
         fakecupy.submit("cudnn", run)
         return 0
 
 
-def _dtype(name: str) -> Any:
-    if name == "bfloat16":
-        import ml_dtypes
+def _wide(values: Any, wide: Any) -> Any:
+    """Values to compute with; uint16 holds bfloat16, which NumPy does not have."""
+    if values.dtype != np.uint16:
+        return values.astype(wide)
+    return (np.ascontiguousarray(values).astype(np.uint32) << 16).view(np.float32)
 
-        return ml_dtypes.bfloat16
-    return np.dtype(name)
+
+def _bits(values: Any) -> Any:
+    """float32 as the bits of bfloat16, rounded to nearest even."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def libraries(**changed: Any) -> Callable[[str], Any]:

@@ -1,0 +1,136 @@
+"""reduce, and how every reduction over axes is laid out on threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netrun.expression import letters
+from netrun.program import Call
+from netrun.types import Shape, Spec
+
+from .expressions import cuda_expression
+from .geometry import Axes, Defines, fold, groups_of, indices, real_defines, real_of
+from .launch import BLOCK, CTYPES, Kernel, Step, nothing, sequence
+from .pointwise import expression, inputs
+
+if TYPE_CHECKING:
+    from .device import Cuda
+
+SHARE = 16
+"""Elements that a thread walks over before more blocks are worth a second launch."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which thread walks over what.
+
+    axes     the merged axes; the masks are those of the tensors
+    kept     the axes that stay, as a mask
+    outputs  results;  length  elements of each
+    lanes    threads that share a result;  columns  1 where neighbouring threads have different results (lanes.cuh)
+    rows     blocks that share a result, each with ``chunk`` elements
+    """
+
+    axes: Axes
+    kept: int
+    outputs: int
+    length: int
+    lanes: int
+    columns: int
+    rows: int
+    chunk: int
+
+    def defines(self) -> Defines:
+        """What axes.cuh and lanes.cuh want."""
+        return (*self.axes.defines(), ("KEPT", f"{self.kept}u"), ("LANES", str(self.lanes)), ("COLUMNS", str(self.columns)))  # fmt: skip
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Blocks."""
+        return -(-self.outputs // groups_of(self.lanes)), self.rows
+
+
+def layout(shape: Shape, shapes: Sequence[Shape], axes: Shape, processors: int) -> Layout | None:
+    """How to reduce ``shape``, to which the tensors broadcast, over ``axes``; None where nothing is reduced."""
+    gone = {a % len(shape) for a in axes} if shape else set()
+    merged = fold(shape, [*shapes, tuple(1 if i in gone else n for i, n in enumerate(shape))], [i in gone for i in range(len(shape))])  # fmt: skip
+    *masks, kept = merged.masks
+    merged = Axes(merged.sizes, tuple(masks))
+    every = (1 << merged.rank) - 1
+    if all(shape[a] == 1 for a in gone) or kept == every:
+        return None
+    outputs = math.prod(n for j, n in enumerate(merged.sizes) if kept >> j & 1)
+    length = merged.count // max(outputs, 1)
+    columns = merged.wide(kept)
+    if columns:
+        lanes = 8 if outputs >= 16 else 32
+    else:
+        lanes = 32 if length <= 1024 else BLOCK
+    blocks = max(1, -(-outputs // groups_of(lanes)))
+    rows = max(1, min(4 * processors // blocks, length // (lanes * SHARE)))
+    chunk = -(-length // rows)
+    return Layout(merged, kept, outputs, length, lanes, int(columns), -(-length // max(chunk, 1)) or 1, chunk)
+
+
+def reduce(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
+    """Kernels.reduce, bound."""
+    xs, y = args
+    expr, how = call.attrs["expr"], call.attrs["how"]
+    if not y.size:
+        return nothing
+    whole = np.broadcast_shapes(*(x.shape for x in xs))
+    if 0 in whole:  # a sum of nothing
+        return device.launcher.zero(y)
+    plan = _plan(device, [x.shape for x in xs], call.attrs["axes"])
+    if plan is None:
+        return expression(device, [x.reshape(_extended(x.shape, len(whole))) for x in xs], y.reshape(whole), expr)
+    real = real_of([y.dtype.name], [x.dtype.name for x in xs])
+    dtypes = [x.dtype.name for x in xs]
+    common = (
+        *real_defines(real, plan.axes.count, y.dtype.name, *dtypes),
+        *plan.defines(),
+        ("INPUTS(X)", inputs(letters(len(xs)), dtypes, plan.axes.masks)),
+        ("OUT", CTYPES[y.dtype.name]),
+        ("EXPR", cuda_expression(expr)),
+        ("HOW", {"sum": "Sum", "max": "Max"}[how]),
+        ("START", {"sum": "(R)0", "max": "(-infinity())"}[how]),
+    )
+    count = plan.axes.count
+    partial = device.array(scratch, 0, Spec((plan.rows, plan.outputs), real)) if plan.rows > 1 else y
+    steps = [
+        device.launcher.step(
+            Kernel("reduce", "reduce", common), plan.grid, BLOCK,
+            [*xs, y, partial, *indices(count, [plan.outputs, plan.length, plan.chunk, *plan.axes.sizes])],
+        )
+    ]  # fmt: skip
+    if plan.rows > 1:
+        merge = [partial, y, *indices(count, [plan.outputs]), np.int32(plan.rows)]
+        kernel = Kernel("reduce", "reduce_partial", common)
+        steps.append(device.launcher.step(kernel, -(-plan.outputs // groups_of(32)), BLOCK, merge))
+    return sequence(steps)
+
+
+def _extended(shape: Shape, rank: int) -> Shape:
+    return (1,) * (rank - len(shape)) + tuple(shape)
+
+
+def _plan(device: Cuda, shapes: Sequence[Shape], axes: Shape) -> Layout | None:
+    return layout(np.broadcast_shapes(*shapes), shapes, axes, device.launcher.processors)
+
+
+def workspace(device: Cuda, call: Call) -> int:
+    """Bytes of the partial results."""
+    xs: Any = call.args[0]
+    if 0 in np.broadcast_shapes(*(x.shape for x in xs)):
+        return 0
+    plan = _plan(device, [x.shape for x in xs], call.attrs["axes"])
+    return plan.rows * plan.outputs * 8 if plan and plan.rows > 1 else 0
+
+
+BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {"reduce": reduce}
+WORKSPACE: dict[str, Callable[[Cuda, Call], int]] = {"reduce": workspace}
