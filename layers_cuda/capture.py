@@ -11,42 +11,68 @@ from netrun.program import Call
 
 from .launch import Step
 
+HOST = "host"
+"""The kernel that is a step in Python: it cannot be captured."""
+
 
 class Bound:
-    """A bound call: the body that launches it, and the call itself for messages."""
+    """A bound call: the body that launches it, and the call and its arrays for whoever looks at a list of steps."""
 
-    __slots__ = ("body", "call")
+    __slots__ = ("args", "body", "call")
 
-    def __init__(self, call: Call, body: Step) -> None:
-        self.call, self.body = call, body
+    def __init__(self, call: Call, args: Sequence[Any], body: Step) -> None:
+        self.call, self.args, self.body = call, tuple(args), body
 
     def __call__(self) -> None:
         self.body()
 
 
 class Captured:
-    """Steps that run as one CUDA graph.
-
-    The first run is call by call: libraries set themselves up in their first call, which must not be captured.
-    A capture runs nothing by itself. What changes from run to run is in device memory, so one graph serves for ever.
-    """
+    """Steps that run as CUDA graphs: one, or one for each stretch between steps that run in Python."""
 
     def __init__(self, device: Any, steps: Sequence[Step]) -> None:
         self._device = device
-        self._steps = [step.body if isinstance(step, Bound) else step for step in steps]
-        self._graph: Any = None
-        self._warm = self._plain = False
+        self.parts: list[Step] = []
+        """Segments and host steps in turn."""
+        stretch: list[Step] = []
+        for step in steps:
+            if isinstance(step, Bound) and step.call.op.name == HOST:
+                if stretch:
+                    self.parts.append(Segment(device, stretch))
+                self.parts.append(step.body)
+                stretch = []
+            else:
+                stretch.append(step.body if isinstance(step, Bound) else step)
+        if stretch:
+            self.parts.append(Segment(device, stretch))
 
     def __call__(self) -> None:
         self._device.use()
-        if self._graph is not None:
-            self._graph.launch(self._device.stream)
+        for part in self.parts:
+            part()
+
+
+class Segment:
+    """Steps that become one CUDA graph.
+
+    The first run is call by call: libraries set themselves up in their first call, which must not be captured.
+    A capture runs nothing by itself. What changes from run to run is in device memory, so one graph serves for ever.
+
+    Attributes:
+        graph: None until the second run.
+    """
+
+    def __init__(self, device: Any, steps: Sequence[Step]) -> None:
+        self._device, self._steps = device, tuple(steps)
+        self.graph: Any = None
+        self._warm = self._plain = False
+
+    def __call__(self) -> None:
+        if self.graph is None and self._warm and not self._plain:
+            self.graph = self._capture()
+        if self.graph is not None:
+            self.graph.launch(self._device.stream)
             return
-        if self._warm and not self._plain:
-            self._graph = self._capture()
-            if self._graph is not None:
-                self._graph.launch(self._device.stream)
-                return
         for step in self._steps:
             step()
         self._warm = True

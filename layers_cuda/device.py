@@ -22,7 +22,9 @@ from .capture import Bound, Captured, Stepwise
 from .dnn import Dnn, Plan
 from .dnn import declare as declare_dnn
 from .families import BODIES, WORKSPACE
+from .faults import Faults
 from .launch import Launcher, Step
+from .merge import merged
 from .plans import Plans
 from .precision import Precision, precision
 from .prepare import prepare
@@ -72,6 +74,7 @@ class Cuda:
         self.chip = facts["name"].decode() if isinstance(facts["name"], bytes) else str(facts["name"])
         self.launcher = Launcher(xp, self.stream, int(facts["multiProcessorCount"]))
         self._uploads = Uploads(xp, self.stream)
+        self.faults = Faults(self)
 
     def use(self) -> None:
         """Make this GPU the one that calls of this thread go to."""
@@ -165,16 +168,25 @@ class Cuda:
         self._uploads.write(array, values)
 
     def read(self, array: Any) -> np.ndarray[Any, Any]:
-        """A host copy, made after everything launched so far."""
+        """A host copy, made after everything launched so far.
+
+        Raises:
+            DataError: a label or an index was out of range in what ran since the last look.
+        """
         self.use()
         values: np.ndarray[Any, Any] = array.get(stream=self.stream)
-        self.stream.synchronize()
+        self.synchronize()
         return values
 
     def synchronize(self) -> None:
-        """Wait until everything launched so far is done."""
+        """Wait until everything launched so far is done.
+
+        Raises:
+            DataError: a label or an index was out of range.
+        """
         self.use()
         self.stream.synchronize()
+        self.faults.check()
 
     # --------------------------------------------------------------------------------------------------------- kernels
     def prepare(self, program: Program) -> Program:
@@ -198,7 +210,7 @@ class Cuda:
         if body is None:
             raise DeviceError(f"layer {call.origin}: device {self.name} has no kernel {call.op.name}")
         try:
-            return Bound(call, body(self, call, args, scratch))
+            return Bound(call, args, body(self, call, args, scratch))
         except DeviceError as error:
             problem = error.problems[0]
             if call.origin and call.origin not in problem.what:
@@ -214,7 +226,7 @@ class Cuda:
 
     def capture(self, steps: Sequence[Step]) -> Step:
         """A CUDA graph of the steps, made when they run for the second time."""
-        return Stepwise(self, steps) if self.debug else Captured(self, steps)
+        return Stepwise(self, steps) if self.debug else Captured(self, merged(self, steps))
 
 
 def _tensors(arg: Any) -> Any:

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-_FAMILIES = (
-    "conv",
-    "dense",
-    "pointwise",
-    "reduce",
-    "update",
-    "pool",
-    "norm",
-    "loss",
-    "shape",
-    "random",
-    "metric",
-    "im2col",
-)
+from . import conv, dense, host, im2col, loss, metric, norm, pointwise, pool, random, reduce, shape, update
 
-BODIES: dict[str, Callable[..., Any]] = {}
-WORKSPACE: dict[str, Callable[..., int]] = {}
-for _name in _FAMILIES:
-    if importlib.util.find_spec(f"layers_cuda.{_name}") is None:
-        continue
-    _m = importlib.import_module(f"layers_cuda.{_name}")
-    BODIES.update(_m.BODIES)
-    WORKSPACE.update(getattr(_m, "WORKSPACE", {}))
+_FAMILIES: tuple[Any, ...] = (
+    conv, dense, host, im2col, loss, metric, norm, pointwise, pool, random, reduce, shape, update,
+)  # fmt: skip
+
+BODIES: Mapping[str, Callable[..., Any]] = {name: body for m in _FAMILIES for name, body in m.BODIES.items()}
+"""Kernel name -> function of (device, call, arrays, scratch) that gives back the step."""
+
+WORKSPACE: Mapping[str, Callable[..., int]] = {name: size for m in _FAMILIES for name, size in m.WORKSPACE.items()}
+"""Kernel name -> function of (device, call): scratch bytes."""

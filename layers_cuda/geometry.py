@@ -29,7 +29,7 @@ def real_of(outputs: Iterable[str], inputs: Iterable[str] = ()) -> str:
 
 def type_defines(storage: str, count: int, *more: str) -> Defines:
     """REAL, STORAGE, INDEX (and HALF) for tensors of the type ``storage`` of at most ``count`` elements."""
-    return real_defines(real_of((storage,)), count, storage, *more) + (("STORAGE", CTYPES[storage]),)
+    return (*real_defines(real_of((storage,)), count, storage, *more), ("STORAGE", CTYPES[storage]))
 
 
 def real_defines(real: str, count: int, *dtypes: str) -> Defines:
@@ -91,7 +91,8 @@ def fold(shape: Sequence[int], shapes: Sequence[Sequence[int]], apart: Sequence[
     Args:
         apart: one value an axis of ``shape``; axes with different values stay apart.
     """
-    rank, sizes = len(shape), []
+    rank = len(shape)
+    sizes: list[int] = []
     keys: list[tuple[Any, ...]] = []
     padded = [(1,) * (rank - len(s)) + tuple(s) for s in shapes]
     for axis, n in enumerate(shape):

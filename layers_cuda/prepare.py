@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from netrun.expression import parse
 from netrun.program import Call, Program
 from netrun.types import PERSISTENT, Tensor
 
-RELU = "relu(a, 0)"
+RELU = parse("relu(a, 0)")
 
 
 def prepare(program: Program) -> Program:
@@ -23,7 +24,7 @@ def prepare(program: Program) -> Program:
     made = {call.writes()[0].root: i for i, call in enumerate(program.calls) if call.op.name == "conv"}
     calls: list[Call | None] = list(program.calls)
     for i, call in enumerate(program.calls):
-        if call.op.name != "pointwise" or call.attrs["expr"] != RELU:
+        if call.op.name != "pointwise" or parse(call.attrs["expr"]) != RELU:
             continue
         given, (y,) = call.reads(), call.writes()
         at = made.get(given[0].root)

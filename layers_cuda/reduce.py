@@ -47,7 +47,8 @@ class Layout:
 
     def defines(self) -> Defines:
         """What axes.cuh and lanes.cuh want."""
-        return (*self.axes.defines(), ("KEPT", f"{self.kept}u"), ("LANES", str(self.lanes)), ("COLUMNS", str(self.columns)))  # fmt: skip
+        threads = ("LANES", str(self.lanes)), ("COLUMNS", str(self.columns))
+        return (*self.axes.defines(), ("KEPT", f"{self.kept}u"), *threads)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -58,7 +59,8 @@ class Layout:
 def layout(shape: Shape, shapes: Sequence[Shape], axes: Shape, processors: int) -> Layout | None:
     """How to reduce ``shape``, to which the tensors broadcast, over ``axes``; None where nothing is reduced."""
     gone = {a % len(shape) for a in axes} if shape else set()
-    merged = fold(shape, [*shapes, tuple(1 if i in gone else n for i, n in enumerate(shape))], [i in gone for i in range(len(shape))])  # fmt: skip
+    result = tuple(1 if i in gone else n for i, n in enumerate(shape))
+    merged = fold(shape, [*shapes, result], [i in gone for i in range(len(shape))])
     *masks, kept = merged.masks
     merged = Axes(merged.sizes, tuple(masks))
     every = (1 << merged.rank) - 1

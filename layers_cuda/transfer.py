@@ -7,6 +7,7 @@ iteration runs, the next batch already travels on a stream of its own; only a co
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,13 @@ SMALL = 256
 
 SMALL_SLOTS = 64
 LARGE = 1 << 20
-"""Bytes from which a value that is written again gets slots of its own."""
+"""Bytes from which a value that is written again and again gets slots of its own."""
+
+OFTEN = 4
+"""The write from which it does: a parameter is zeroed, filled and perhaps loaded, and that is all."""
+
+OWNERS = 8
+"""Arrays that have slots of their own at a time."""
 
 _TO_DEVICE, _WITHIN = 1, 3
 
@@ -68,7 +75,7 @@ class Uploads:
         self._large: list[_Slot] = []
         self._small: list[_Slot] = []
         self._turns = {SLOT: 0, SMALL: 0}
-        self._seen: set[int] = set()
+        self._seen: Counter[int] = Counter()
         self._own: dict[int, _Own] = {}
 
     def write(self, array: Any, values: Any) -> None:
@@ -83,19 +90,28 @@ class Uploads:
         flat = plain.reshape(-1).view(np.uint8)
         address = int(array.data.ptr)
         if flat.nbytes >= LARGE:
-            own = self._own.get(address)
-            if own is None and address in self._seen:
-                own = self._own[address] = _Own(self.xp, flat.nbytes)
-            if own is not None and own.slots[0].host.nbytes == flat.nbytes:
-                self._write_ahead(own, address, flat)
+            self._seen[address] += 1
+            if self._seen[address] >= OFTEN:
+                self._write_ahead(self._owner(address, flat.nbytes), address, flat)
                 return
-            self._seen.add(address)
         for begin in range(0, flat.nbytes, SLOT):
             part = flat[begin : begin + SLOT]
             slot = self._slot(SMALL if part.nbytes <= SMALL else SLOT)
             slot.fill(part)
             self._copy(address + begin, slot.address, part.nbytes, _TO_DEVICE, self.stream)
             slot.free.record(self.stream)
+
+    def _owner(self, address: int, nbytes: int) -> _Own:
+        """The slots of the array at that address, where another may have been before."""
+        own = self._own.get(address)
+        if own is not None and own.slots[0].host.nbytes == nbytes:
+            return own
+        if own is not None or len(self._own) >= OWNERS:
+            self.side.synchronize()  # what is given up may still be travelling
+            self.stream.synchronize()
+            del self._own[address if own is not None else next(iter(self._own))]
+        made = self._own[address] = _Own(self.xp, nbytes)
+        return made
 
     def _write_ahead(self, own: _Own, address: int, flat: np.ndarray[Any, Any]) -> None:
         i, own.turn = own.turn, 1 - own.turn

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .device import Cuda
 
 CHUNK = 16 * BLOCK
-"""Elements of one block of ``together``."""
+"""Elements that one block of ``together`` works on."""
 
 
 def update(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
@@ -40,7 +40,7 @@ def update(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
         *real_defines(real_of(changed, taken), axes.count, *taken, *changed),
         *axes.defines(),
         ("INPUTS(X)", inputs(rule.inputs, taken, axes.masks)),
-        ("VARIABLES(X)", " ".join(f"X({n}, {CTYPES[d]})" for n, d in zip(rule.variables, changed, strict=True))),
+        ("VARIABLES(X)", _list([(n, CTYPES[d]) for n, d in zip(rule.variables, changed, strict=True)])),
         ("BODY", cuda_rule(rule, dict(zip(rule.variables, (CTYPES[d] for d in changed), strict=True)))),
         ("V", str(width)),
     ))  # fmt: skip
@@ -61,7 +61,7 @@ def together(device: Cuda, rule: Rule, tensors: Sequence[tuple[Sequence[Any], Se
     if len({tuple(a.dtype.name for part in pair for a in part) for pair in tensors}) != 1:
         return None
     first_xs, first_vs = tensors[0]
-    shared = [all(xs[i].size == 1 and xs[i].data.ptr == x.data.ptr for xs, _ in tensors) for i, x in enumerate(first_xs)]
+    shared = [x.size == 1 and all(xs[i].data.ptr == x.data.ptr for xs, _ in tensors) for i, x in enumerate(first_xs)]
     own = [i for i, same in enumerate(shared) if not same]
     rows: list[list[int]] = []
     chunks: list[tuple[int, int]] = []
@@ -78,9 +78,9 @@ def together(device: Cuda, rule: Rule, tensors: Sequence[tuple[Sequence[Any], Se
     slots = len(first_vs)
     kernel = Kernel("update_many", "update_many", (
         *real_defines(real_of(changed, taken), 0, *taken, *changed),
-        ("SHARED(X)", " ".join(f"X({n}, {CTYPES[d]})" for n, d, s in zip(rule.inputs, taken, shared, strict=True) if s)),
-        ("INPUTS(X)", " ".join(f"X({rule.inputs[i]}, {CTYPES[taken[i]]}, {slots + k})" for k, i in enumerate(own))),
-        ("VARIABLES(X)", " ".join(f"X({n}, {CTYPES[d]}, {k})" for k, (n, d) in enumerate(zip(rule.variables, changed, strict=True)))),
+        ("SHARED(X)", _list([(n, CTYPES[d]) for n, d, s in zip(rule.inputs, taken, shared, strict=True) if s])),
+        ("INPUTS(X)", _list([(rule.inputs[i], CTYPES[taken[i]], slots + k) for k, i in enumerate(own)])),
+        ("VARIABLES(X)", _list([(n, CTYPES[changed[k]], k) for k, n in enumerate(rule.variables)])),
         ("BODY", cuda_rule(rule, dict(zip(rule.variables, (CTYPES[d] for d in changed), strict=True)))),
         ("SLOTS", str(len(rows[0]))),
         ("CHUNK", str(CHUNK)),
@@ -95,6 +95,11 @@ def together(device: Cuda, rule: Rule, tensors: Sequence[tuple[Sequence[Any], Se
 
     run.keep = (tables, arrays)  # type: ignore[attr-defined]  # the table holds bare addresses
     return run
+
+
+def _list(rows: Sequence[tuple[object, ...]]) -> str:
+    """X(...) for each row."""
+    return " ".join(f"X({', '.join(map(str, row))})" for row in rows)
 
 
 def constant(device: Cuda, values: np.ndarray[Any, Any]) -> Any:

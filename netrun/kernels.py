@@ -240,9 +240,7 @@ class Kernels:
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------------- host
-    def host(
-        self, xs: Ins, ys: Outs, *, fn: HostStep, grad: Callable[[tuple[bool, ...]], HostStep] | None
-    ) -> None:
+    def host(self, xs: Ins, ys: Outs, *, fn: HostStep, grad: Callable[[tuple[bool, ...]], HostStep] | None) -> None:
         """fn(xs, ys): a step in Python, on host arrays that hold the values; it writes every element of every y.
 
         It may have effects that no tensor shows (a file, the state of a user's object), so it is never left out, and it

@@ -1,51 +1,35 @@
-"""A net in Python: every blob readable and writable, forward and backward, whole or from layer to layer."""
+"""A net in Python: every blob readable and writable, forward and backward, whole or from layer to layer.
+
+    with Net("configs/mnist/lenet.prototxt", weights="lenet_iter_10000.caffemodel") as net:
+        net.forward(data=images)
+        net.blobs["conv1"].data          # what it holds; write into it and go on: net.forward(start="pool1")
+"""
 
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .compiler.gradients import backward
-from .compiler.graph import Graph, State, build
-from .compiler.record import Recording, record
+from .compiler.graph import Graph, Node, State
+from .compiler.record import Recording
 from .config import schema
 from .config.source import Source
 from .config.upgrade import read_net, upgrade_net
-from .device import Device, Step, open_device
-from .errors import UsageError, nearest
-from .expression import rule
-from .params import Report, initialise, load
-from .program import Call, Program
-from .session import Memory, Session
-from .types import Shape, Tensor
-
-_ADD = rule(["g"], ["total"], "total = total + g")
-
-
-class Blob:
-    """A blob or a parameter: ``data`` and ``diff`` are NumPy arrays; on a host device they are the memory itself."""
-
-    def __init__(self, net: Net, data: Tensor, diff: Tensor) -> None:
-        self._net, self._data, self._diff = net, data, diff
-
-    @property
-    def shape(self) -> Shape:
-        """Length of every axis."""
-        return self._data.shape
-
-    @property
-    def data(self) -> np.ndarray[Any, Any]:
-        """The values."""
-        return self._net._array(self._data)
-
-    @property
-    def diff(self) -> np.ndarray[Any, Any]:
-        """The gradient: what the last backward left here, or what the next one shall start from."""
-        return self._net._array(self._diff)
+from .device import Device, open_device
+from .engine import Engine, Recipe
+from .errors import UsageError
+from .names import Named, NamedParameters, unknown_layer
+from .params import Report, load
+from .predict import Images, Predictor
+from .session import Session
+from .snapshot import save_weights
+from .types import Shape
+from .visible import Blob, ShapeMismatch, Visible, fitting
 
 
 class Net:
@@ -59,6 +43,11 @@ class Net:
         device: "cpu", "reference", "cuda:0"..., or an open device.
         dtype: "float32" or "float64".
         seed: of fillers and of everything random in the layers.
+        folder: what relative file names are looked up in besides the working directory; the file's own by default.
+        shapes: other shapes for inputs, by name.
+        shared: memory of the parameters, if another net has them already.
+        stream: names the net where the random numbers of its data layers come from.
+        threads: as many at most decode images.
 
     Raises:
         ConfigError: the net cannot be built; with every problem found.
@@ -78,109 +67,93 @@ class Net:
         seed: int = 0,
         folder: str = "",
         shapes: Mapping[str, Shape] | None = None,
+        shared: Visible | None = None,
+        stream: str = "net",
+        threads: int | None = None,
+        source: Source | None = None,
     ) -> None:
-        source: Source | None = None
         if isinstance(net, schema.NetParameter):
             message = schema.NetParameter()
             message.CopyFrom(net)
-            upgrade_net(message, None)
+            if source is None:
+                upgrade_net(message, None)
         else:
             message, source = read_net(net)
             folder = folder or str(Path(net).parent)
-        self.device = open_device(device) if isinstance(device, str) else device
         state = State(phase, level, tuple(stages))
-        self.graph: Graph = build(message, source, state, dtype=dtype, seed=seed, folder=folder, shapes=shapes)
-        self.recording: Recording = record(self.graph)
-        self._gradients = self._record_backward()
-        self._shared, self._own = Memory(self.device), Memory(self.device)
-        initialise(self.recording, self._shared, seed)
-        self.session = Session(self._program(), self.device, self._shared, self._own)
+        recipe = Recipe(message, source, state, dtype, seed, folder, stream, threads)
+        opened = open_device(device) if isinstance(device, str) else device
+        self._engine = Engine(recipe, opened, shapes or {}, shared)
+        weakref.finalize(self, Engine.close, self._engine)
+        self.blobs: Named[Blob] = Named()
+        """Blobs by name, in the order in which they are made; Caffe's names also for copies that several layers read
+        (``ip2_ip2_0_split_0``)."""
+        self.params: Named[list[Blob]] = NamedParameters()
+        """Parameter blobs by layer."""
+        for name in self.graph.blobs:
+            self.blobs[name] = Blob(self._engine, ("blob", name, 0), f'blob "{name}"')
         for node in self.graph.nodes:
-            for value, weight in zip(node.tops, node.loss_weights, strict=True):
-                if weight and value in self._seeds:
-                    self.session.write(self._seeds[value], np.full(value.spec.shape, weight))
-        self._feeders: dict[str, Any] | None = None
-        self.forwards = 0
-        """Forward passes so far; what is random in the layers is drawn with the number."""
-        self._folder, self._seed = folder, seed
-        self._parts: dict[tuple[str, int, int], Step] = {}
-        self.blobs: dict[str, Blob] = {name: self._blob(name) for name in self.graph.blobs}
-        self.params: dict[str, list[Blob]] = self._parameter_blobs()
+            if node.parameters and node.name not in self.params:
+                self.params[node.name] = [
+                    Blob(self._engine, ("param", node.name, i), f"parameter {i} ({p.declared.name}) of layer {node.name}")
+                    for i, p in enumerate(node.parameters)
+                ]
         self.report: Report | None = None
+        """What loading the last weight file did."""
+        self._predictor: Predictor | None = None
         if weights is not None:
-            self.report = load(self.recording, self._shared, os.fspath(weights))
+            self.load(weights)
 
-    # ---------------------------------------------------------------------------------------------------- compiling
-    def _record_backward(self) -> dict[Tensor, Tensor]:
-        recording, graph = self.recording, self.graph
-        # Which blobs a person may start a backward from: what nobody reads, and what has a loss weight.
-        self._seeds = {}
-        weighted = {id(v) for n in graph.nodes for v, w in zip(n.tops, n.loss_weights, strict=True) if w}
-        for node in graph.nodes:
-            for value in node.tops:
-                if not value.readers or id(value) in weighted:
-                    name = f"{recording.tensors[value].name}' from outside"
-                    self._seeds[value] = Tensor(name, value.spec, "control")
-        roots = [
-            tensor
-            for parameter, tensor in recording.parameters.items()
-            if parameter.trained and (parameter.lr_mult != 0 or graph.force_backward)
-        ]
-        if graph.force_backward:
-            roots += [recording.tensors[v] for v in graph.inputs]
-        self._start = len(recording.recorder.calls)
-        seeds = [(recording.tensors[value], seed) for value, seed in self._seeds.items()]
-        found = backward(recording.recorder, recording.forward, roots, seeds=seeds)
-        self._accumulators = {}
-        for parameter, tensor in recording.parameters.items():
-            total = Tensor(f"{tensor.name}.diff", tensor.spec, "control")
-            self._accumulators[parameter] = total
-            if tensor in found and parameter.trained:
-                recording.recorder.origin = f"{parameter.layer}'"
-                recording.recorder.update([found[tensor]], [total], rule=_ADD)
-        return found
+    # -------------------------------------------------------------------------------------------------------- looking
+    @property
+    def name(self) -> str:
+        """The net's name."""
+        return self.graph.name
 
-    def _program(self) -> Program:
-        recording = self.recording
-        keeps = {recording.tensors[v] for v in self.graph.blobs.values()}
-        keeps.update(g for t, g in self._gradients.items() if t in set(recording.tensors.values()))
-        if recording.loss is not None:
-            keeps.add(recording.loss)
-        return Program(tuple(recording.recorder.calls), recording.feeds, frozenset(keeps))
+    @property
+    def phase(self) -> int:
+        """schema.TRAIN or schema.TEST."""
+        return self.graph.phase
 
-    def _versions(self, name: str) -> list[Tensor]:
-        return [self.recording.tensors[v] for n in self.graph.nodes for v in n.tops if v.blob == name]
+    @property
+    def device(self) -> Device:
+        """Where it runs."""
+        return self._engine.device
 
-    def _blob(self, name: str) -> Blob:
-        value = self.graph.blobs[name]
-        versions = self._versions(name)
-        gradient = self._gradients.get(versions[0])
-        if value in self._seeds:
-            diff = self._seeds[value]
-        elif gradient is not None:
-            diff = gradient
-        else:
-            diff = Tensor(f"{name}' unused", value.spec, "control")
-        return Blob(self, versions[-1], diff)
+    @property
+    def graph(self) -> Graph:
+        """The layers, connected."""
+        return self._engine.graph
 
-    def _parameter_blobs(self) -> dict[str, list[Blob]]:
-        found: dict[str, list[Blob]] = {}
-        for node in self.graph.nodes:
-            blobs = []
-            for parameter in node.parameters:
-                owner = parameter.owner or parameter
-                shape = parameter.spec.shape
-                data, diff = self.recording.parameters[owner], self._accumulators[owner]
-                blobs.append(Blob(self, data.view(shape), diff.view(shape)))
-            if blobs:
-                found[node.name] = blobs
-        return found
+    @property
+    def recording(self) -> Recording:
+        """The layers as calls."""
+        return self._engine.recording
 
-    def _array(self, tensor: Tensor) -> np.ndarray[Any, Any]:
-        array = self.session.array(tensor)
-        return array if isinstance(array, np.ndarray) else self.device.read(array)
+    @property
+    def session(self) -> Session:
+        """The compiled program on the device."""
+        return self._engine.now.session
 
-    # ------------------------------------------------------------------------------------------------------- running
+    @property
+    def memory(self) -> Visible:
+        """Where the parameters are; give it to another net as ``shared``."""
+        return self._engine.shared
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes so far; what is random in the layers is drawn with the number."""
+        return self._engine.forwards
+
+    @forwards.setter
+    def forwards(self, number: int) -> None:
+        self._engine.forwards = number
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the layers in order, with the Split layers that Caffe would put in."""
+        return [node.name for node in self.graph.nodes]
+
     @property
     def inputs(self) -> list[str]:
         """Blobs that the caller feeds: tops of Input layers."""
@@ -192,31 +165,37 @@ class Net:
         return [name for name, _ in self.graph.outputs]
 
     @property
-    def loss(self) -> float:
-        """The total loss of the last forward: sum over tops of loss weight * sum of the elements."""
-        return float(self.session.read(self.recording.loss)) if self.recording.loss is not None else 0.0
+    def top_names(self) -> dict[str, list[str]]:
+        """Names of the tops by layer."""
+        return {node.name: tops(node) for node in self.graph.nodes}
 
+    @property
+    def bottom_names(self) -> dict[str, list[str]]:
+        """Names of the bottoms by layer."""
+        return {node.name: [v.blob for v in node.bottoms] for node in self.graph.nodes}
+
+    @property
+    def loss(self) -> float:
+        """The total loss of the last whole forward: sum over tops of loss weight * sum of the elements."""
+        loss = self.recording.loss
+        return float(self.session.read(loss)) if loss is not None else 0.0
+
+    # -------------------------------------------------------------------------------------------------------- running
     def forward(self, start: str | None = None, end: str | None = None, **arrays: Any) -> dict[str, Any]:
         """Run the layers from ``start`` to ``end`` (both included); arrays are put into the blobs of those names first.
 
         Returns:
-            The outputs (or the tops of ``end``) by name.
+            The outputs (or the tops of ``end``) by name. On a host device they are the blobs' own memory.
+
+        Raises:
+            UsageError: there is no such layer or blob, or an array has another shape.
+            DataError: a data layer has nothing to give.
         """
         for name, value in arrays.items():
-            blob = self._known_blob(name)
-            if np.shape(value) != blob.shape:
-                raise UsageError(f'blob "{name}" has the shape {blob.shape}, the array given has {np.shape(value)}')
-            self.session.write(blob._data, value)
-        if start is None:
-            self._feed(arrays)
-        for value in self.graph.inputs:
-            first, last = self.recording.tensors[value], self.blobs[value.blob]._data
-            if first is not last:  # an in-place layer works on an input
-                self.session.write(first, self.session.read(last))
-        self.session.write(self.recording.clock, np.int64(self.forwards))
-        self.forwards += start is None
-        self._part("forward", start, end)()
-        names = self._nodes_named(end)[-1].message.top if end is not None else [v.blob for _, v in self.graph.outputs]
+            self._put(self.blobs[name], False, value)
+        low, high = self.span(start, end)
+        self._engine.forward(low, high, frozenset(arrays))
+        names = self.outputs if end is None else tops(self.graph.nodes[high])
         return {name: self.blobs[name].data for name in names}
 
     def backward(self, start: str | None = None, end: str | None = None, **diffs: Any) -> dict[str, Any]:
@@ -228,78 +207,134 @@ class Net:
             Gradients of the inputs (or of the bottoms of ``end``) by name, where there are any.
         """
         for name, value in diffs.items():
-            self.session.write(self._known_blob(name)._diff, value)
-        if start is not None:
-            for value in self._nodes_named(start)[0].tops:
-                tensor = self.recording.tensors[value]
-                gradient, given = self._gradients.get(tensor), self.blobs[value.blob]._diff
-                if gradient is not None and gradient is not given:
-                    self.session.write(gradient, self.session.read(given))
-        self._part("backward", start, end)()
-        for value, seed in self._seeds.items():
-            first = self._gradients.get(self._versions(value.blob)[0])
-            if first is not None and self.recording.tensors[value] is not self._versions(value.blob)[0]:
-                self.session.write(seed, self.session.read(first))
-        names = self._nodes_named(end)[-1].message.bottom if end is not None else self.inputs
-        return {n: self.blobs[n].diff for n in names if self._versions(n)[0] in self._gradients}
+            self._put(self.blobs[name], True, value)
+        low, high = self.span(end, start)
+        self._engine.backward(low, high)
+        names = self.inputs if end is None else [v.blob for v in self.graph.nodes[low].bottoms]
+        gradients = self._engine.now.whole.gradients
+        known = {v.blob for n in self.graph.nodes for v in n.tops if self.recording.tensors[v] in gradients}
+        return {name: self.blobs[name].diff for name in names if name in known}
+
+    def run_forward(self) -> None:
+        """A whole forward, nothing returned."""
+        self._engine.forward(0, len(self.graph.nodes) - 1)
+
+    def run_backward(self) -> None:
+        """A whole backward, nothing returned."""
+        self._engine.backward(0, len(self.graph.nodes) - 1)
+
+    def span(self, first: str | None, last: str | None) -> tuple[int, int]:
+        """Numbers of the layers ``first`` and ``last``; the ends of the net without them.
+
+        Raises:
+            UnknownLayer: there is no such layer.
+        """
+        numbers = self._engine.numbers
+        for name in (first, last):
+            if name is not None and name not in numbers:
+                raise unknown_layer(name, self.layer_names)
+        low = 0 if first is None else numbers[first]
+        return low, len(self.graph.nodes) - 1 if last is None else numbers[last]
+
+    def _put(self, blob: Blob, diff: bool, values: Any) -> None:
+        if np.shape(values) != blob.shape:
+            got, wanted = (" ".join(map(str, s)) or "one number" for s in (np.shape(values), blob.shape))
+            raise ShapeMismatch(f"{blob!r}: it has the shape {wanted}, the array given has {got}")
+        tensor = self._engine.tensor(blob._key, diff)
+        self._engine.put(tensor, fitting(values, tensor, repr(blob)))
 
     def clear_param_diffs(self) -> None:
         """Set the gradient of every parameter to zero."""
-        for total in self._accumulators.values():
-            self.session.write(total, np.zeros(total.shape, total.dtype))
+        for total in self._engine.now.whole.accumulators.values():
+            self._engine.put(total, np.zeros(total.shape, total.dtype))
 
-    def _feed(self, given: Mapping[str, Any]) -> None:
-        if self._feeders is None:
-            self._feeders = {
-                n.name: n.layer.feeder(folder=n.layer.context.folder, seed=self._seed, stream="net")  # type: ignore[attr-defined]
-                for n in self.graph.nodes
-                if n.layer.fed and n.layer.type != "Input"
-            }
-        for node in self.graph.nodes:
-            feeder = self._feeders.get(node.name)
-            if feeder is not None:
-                for value, batch in zip(node.tops, feeder.next(), strict=True):
-                    if value.blob not in given:
-                        self.session.write(self.recording.tensors[value], batch)
+    def reset_states(self) -> None:
+        """Let every recurrent layer forget: what is carried from forward to forward is as at the start."""
+        for tensor in self.recording.states.values():
+            self.session.write(tensor, self.recording.initial.get(tensor, np.zeros(tensor.shape)))
 
-    def _known_blob(self, name: str) -> Blob:
-        if name not in self.blobs:
-            raise UsageError(f'the net has no blob "{name}"{nearest(name, self.blobs)}')
-        return self.blobs[name]
+    def reshape(self, **shapes: Sequence[int]) -> None:
+        """Settle all shapes now, after ``blob.reshape``; ``reshape(data=(1, 3, 300, 400))`` does both.
 
-    def _nodes_named(self, name: str) -> list[Any]:
-        found = [n for n in self.graph.nodes if n.name == name]
-        if not found:
-            raise UsageError(f'the net has no layer "{name}"{nearest(name, [n.name for n in self.graph.nodes])}')
-        return found
+        Raises:
+            ConfigError: a layer cannot have these shapes; the net stays as it was.
+        """
+        for name, shape in shapes.items():
+            self.blobs[name].reshape(*shape)
+        self._engine.settle()
 
-    def _part(self, way: str, start: str | None, end: str | None) -> Step:
-        names = [n.name for n in self.graph.nodes]
-        if way == "forward":
-            low = names.index(self._nodes_named(start)[0].name) if start else 0
-            high = names.index(self._nodes_named(end)[-1].name) if end else len(names) - 1
-        else:
-            high = names.index(self._nodes_named(start)[0].name) if start else len(names) - 1
-            low = names.index(self._nodes_named(end)[-1].name) if end else 0
-        key = (way, low, high)
-        if key not in self._parts:
-            wanted = set(names[low : high + 1])
-            whole = high == len(names) - 1
+    def predict(self, images: Images, *, batch: int | None = None) -> Any:
+        """The net's output for images that are prepared as the config says (transform_param of the input layer).
 
-            def within(call: Call) -> bool:
-                if call.origin.endswith("'") != (way == "backward"):
-                    return False
-                name = call.origin.rstrip("'")
-                return name in wanted or (whole and name not in names)
+        Args:
+            images: one (a path, a PIL image, an array H W or H W C with colours in the order R, G, B), a list of them,
+                or an array N H W C. Arrays C H W are taken as they stand in databases (B, G, R).
+            batch: images at a time; the net's own batch by default.
 
-            self._parts[key] = self.session.part(within)
-        return self._parts[key]
+        Returns:
+            The output's row for one image, an array of rows for several; a dict by name if there are several outputs.
+
+        Raises:
+            UsageError, DataError: the net has more than one input, an image cannot be read.
+        """
+        if self._predictor is None:
+            self._predictor = Predictor(self._engine.recipe.message, self._engine.recipe.folder, self.inputs)
+        return self._predictor.run(self, images, batch)
+
+    # -------------------------------------------------------------------------------------------------------- weights
+    def load(self, weights: str | os.PathLike[str]) -> Report:
+        """Copy the weights of a file into the layers of the same name.
+
+        Raises:
+            UsageError: there is no such file. WeightsError: it is damaged or does not fit; nothing is changed then.
+        """
+        self.memory.send()
+        self.report = load(self.recording, self.memory, os.fspath(weights))
+        self.memory.renew()
+        return self.report
+
+    def save(self, path: str | os.PathLike[str], *, hdf5: bool = False) -> None:
+        """Write the weights as a .caffemodel, or as HDF5, that Caffe reads."""
+        self.memory.send()
+        save_weights(os.fspath(path), self.recording, self.memory, hdf5)
+
+    def share_with(self, other: Net) -> None:
+        """Use the parameters of the other net, the very same memory, in all layers of the same name.
+
+        Raises:
+            UsageError: the nets are on different devices. ShapeMismatch: a layer's parameters differ in shape.
+        """
+        if self.device is not other.device and self.device.name != other.device.name:
+            raise UsageError(f"nets share parameters on one device only: {self.device.name}, {other.device.name}")
+        pairs = []
+        for node in other.graph.nodes:
+            mine = next((n for n in self.graph.nodes if n.name == node.name), None)
+            if mine is None:
+                continue
+            if len(mine.parameters) != len(node.parameters):
+                counts = f"{len(mine.parameters)} here, {len(node.parameters)} there"
+                raise ShapeMismatch(f"share_with: layer {node.name} has another number of parameter blobs: {counts}")
+            for own, theirs in zip(mine.parameters, node.parameters, strict=True):
+                if own.spec.shape != theirs.spec.shape:
+                    raise ShapeMismatch(
+                        f"share_with: {node.name}, {own.declared.name}: {own.spec} here, {theirs.spec} there"
+                    )
+                pairs.append((self.recording.parameters[own.owner or own], other.recording.parameters[theirs.owner or theirs]))
+        for own_tensor, their_tensor in pairs:
+            self.memory.adopt(own_tensor, other.memory, their_tensor)
+        self._engine.rebind()
+
+    # -------------------------------------------------------------------------------------------------------- keeping
+    def to(self, device: str | Device) -> Net:
+        """Move the net with all its values to another device; returns the net."""
+        opened = open_device(device) if isinstance(device, str) else device
+        if opened.name != self.device.name or not isinstance(device, str):
+            self._engine.move(opened)
+        return self
 
     def close(self) -> None:
-        """Stop the threads of data layers."""
-        for feeder in (self._feeders or {}).values():
-            feeder.close()
-        self._feeders = None
+        """Stop the threads of data layers, finish the files that layers write."""
+        self._engine.close()
 
     def __enter__(self) -> Net:
         return self
@@ -309,6 +344,15 @@ class Net:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.blobs)
+
+    def __repr__(self) -> str:
+        phase = schema.Phase.Name(self.phase)
+        return f"<Net {self.name or '(no name)'}: {len(self.graph.nodes)} layers, {phase}, on {self.device.name}>"
+
+
+def tops(node: Node) -> list[str]:
+    """Names of a layer's tops."""
+    return list(node.message.top)
 
 
 __all__ = ["Blob", "Net"]

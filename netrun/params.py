@@ -27,6 +27,9 @@ def initialise(recording: Recording, memory: Memory, seed: int) -> None:
     for parameter, tensor in recording.parameters.items():
         if tensor.name in memory:
             continue
+        if parameter.declared.value is not None:
+            memory.write(tensor, parameter.declared.value)
+            continue
         filler = parameter.declared.filler or schema.FillerParameter()
         rng = generator(seed, "filler", tensor.name)
         memory.write(tensor, fill(filler, tensor.shape, rng, tensor.dtype))

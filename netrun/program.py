@@ -82,12 +82,14 @@ class Program:
 
     ``feeds``: what the host writes before a run, by blob name. ``keeps``: what may be read after it; the memory of
     everything else is the planner's to reuse. ``initial``: values that persistent tensors start with; others are zero.
+    ``apart``: kept tensors that have memory of their own, even where they are copies of others.
     """
 
     calls: tuple[Call, ...]
     feeds: Mapping[str, Tensor] = field(default_factory=dict)
     keeps: frozenset[Tensor] = frozenset()
     initial: Mapping[Tensor, Any] = field(default_factory=dict)
+    apart: frozenset[Tensor] = frozenset()
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that owns memory, in order of first use."""

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from .compiler.graph import Graph, Node, Value
-from .compiler.record import Recording
+from .compiler.record import Recording, record
 from .config import schema
 from .data.feeder import Cursor, Feeder
+from .device import Device
 from .errors import NetrunError
 from .program import Program
-from .session import Session
+from .session import Memory, Session
 from .types import Tensor
+from .varying import open_session
 
 
 @dataclass
@@ -142,11 +144,13 @@ class Runner:
                 feeder.restore(Cursor(cursor.position, cursor.draws))
 
     def close(self) -> None:
-        """Stop the threads of all data layers."""
+        """Stop the threads of all data layers, finish the files that layers write."""
         for feeder in self.feeders.values():
             with contextlib.suppress(NetrunError):
                 feeder.close()
         self.feeders.clear()
+        for node in self.graph.nodes:
+            node.layer.close()
 
 
 def kept(recording: Recording) -> frozenset[Tensor]:
@@ -159,7 +163,17 @@ def kept(recording: Recording) -> frozenset[Tensor]:
 
 def forward_program(recording: Recording) -> Program:
     """The forward pass alone, with only the outputs kept."""
-    return Program(tuple(recording.forward), recording.feeds, kept(recording))
+    return Program(tuple(recording.forward), recording.feeds, kept(recording), recording.initial)
+
+
+def open_forward(recording: Recording, device: Device, memory: Memory) -> Session:
+    """A session of the forward pass alone."""
+
+    def again(graph: Graph) -> tuple[Recording, Program]:
+        other = record(graph)
+        return other, forward_program(other)
+
+    return open_session((recording, forward_program(recording)), again, device, memory)
 
 
 def open_layer(node: Node, seed: int, stream: str, threads: int | None, ranges: Mapping[Value, int]) -> Feeder | None:

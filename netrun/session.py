@@ -14,27 +14,37 @@ from .compiler.plan import Plan, plan
 from .device import Array, Device, Step
 from .errors import DataError
 from .program import Arg, Call, Program
-from .types import PERSISTENT, Tensor
+from .types import PERSISTENT, Spec, Tensor
 
 
 class Memory:
-    """Arrays that outlive a run, by tensor name: parameters, solver history. Sessions that get one share it."""
+    """Arrays that outlive a run, by tensor name: parameters, solver history. Sessions that get one share it.
+
+    The same name under another shape is the same memory, if that is large enough: what sessions for other shapes need
+    (:class:`netrun.varying.Varying`).
+    """
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._arrays: dict[str, Array] = {}
+        self._blocks: dict[str, tuple[int, Any]] = {}
+        self._arrays: dict[tuple[str, Spec], Array] = {}
 
     def array(self, tensor: Tensor) -> Array:
         """The tensor's array, made and zeroed when first asked for."""
-        found = self._arrays.get(tensor.name)
+        found = self._arrays.get((tensor.name, tensor.spec))
         if found is None:
-            block = self.device.allocate(max(tensor.spec.nbytes, 1))
-            found = self._arrays[tensor.name] = self.device.array(block, 0, tensor.spec)
-            self.device.write(found, np.zeros(tensor.shape, tensor.dtype))
+            size, block = self._blocks.get(tensor.name, (-1, None))
+            fresh = size < tensor.spec.nbytes
+            if fresh:
+                block = self.device.allocate(max(tensor.spec.nbytes, 1))
+                self._blocks[tensor.name] = tensor.spec.nbytes, block
+            found = self._arrays[tensor.name, tensor.spec] = self.device.array(block, 0, tensor.spec)
+            if fresh:
+                self.device.write(found, np.zeros(tensor.shape, tensor.dtype))
         return found
 
     def __contains__(self, name: str) -> bool:
-        return name in self._arrays
+        return name in self._blocks
 
     def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
         """A host copy."""
@@ -81,7 +91,10 @@ class Session:
         self._arena = device.allocate(max(self.plan.arena, 1))
         self._scratch = device.allocate(max(self.plan.scratch, 1))
         self._roots: dict[Tensor, Array] = {}
+        starting = [(t, value) for t, value in program.initial.items() if t.name not in self.own]
         self.steps: list[Step] = [self._bind(call) for call in self.program.calls]
+        for tensor, value in starting:
+            self.own.write(tensor, value)
         self._run: Step = device.capture(self.steps)
         self.feeds = {name: self.array(tensor) for name, tensor in self.program.feeds.items()}
 
@@ -119,10 +132,19 @@ class Session:
         """One pass over all calls."""
         self._run()
 
-    def part(self, wanted: Callable[[Call], bool]) -> Step:
-        """One step that runs only the calls that are wanted, in order."""
+    def part(self, wanted: Callable[[str], bool]) -> Step:
+        """One step that runs only the calls of the wanted origins ("conv1", "conv1'", ...), in order."""
         pairs = zip(self.program.calls, self.steps, strict=True)
-        return self.device.capture([step for call, step in pairs if wanted(call)])
+        return self.device.capture([step for call, step in pairs if wanted(call.origin)])
+
+    def resolve(self, tensor: Tensor) -> Tensor:
+        """The tensor that stands for this one now: itself, where shapes are fixed."""
+        return tensor
+
+    def owner(self, tensor: Tensor) -> Tensor:
+        """The tensor whose memory this one is: its own, or that of what it is a copy of."""
+        target = self._alias.get(tensor.root)
+        return tensor.root if target is None else self.owner(target)
 
     def feed(self, values: Mapping[str, Any]) -> None:
         """Write the inputs of the next run.

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .config import schema
-from .config.stored import State
 from .config.hdf5 import require
+from .config.stored import State
 from .config.weights import exceeds_limit, read_state, read_weights, write_state, write_weights
 from .errors import UsageError, WeightsError
 from .params import assign, blobs_of

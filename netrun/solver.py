@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from . import debug, snapshot
 from .compiler.graph import Graph, build
-from .compiler.record import record
+from .compiler.record import Recording, record
 from .config import schema
 from .config.paths import resolve
 from .config.source import Source
@@ -21,14 +22,16 @@ from .config.upgrade import read_solver, upgrade_solver
 from .device import Device, open_device
 from .errors import ConfigError, DivergedError
 from .log import Log, silent
-from .params import initialise, load
-from .runner import Averages, Output, Runner, forward_program
+from .params import LoadOptions, initialise, load
+from .program import Program
+from .runner import Averages, Output, Runner, open_forward
 from .schedule import Schedule
 from .session import Memory, Session
 from .solver_nets import SolverNet, check_counts, net_to_train, nets_to_test
 from .training import Training, compile_training
 from .types import Spec, Tensor
 from .updates import correction, method_of
+from .varying import open_session
 
 Action = Callable[[], str]
 """Asked once an iteration: "" go on, "snapshot", or "stop"."""
@@ -102,12 +105,19 @@ class Solver:
         self.training: Training = compile_training(graph, m, keep_all=m.debug_info)
         initialise(self.training.recording, self.memory, self.seed)
         own = Memory(self.device)
-        sessions = [Session(p, self.device, self.memory, own) for p in self.training.programs]
-        self._step, self._update = sessions[0], sessions[1] if len(sessions) > 1 else None
+        recording, update = self.training.recording, self.training.update
+
+        def again(graph: Graph) -> tuple[Recording, Program]:
+            training = compile_training(graph, m, keep_all=m.debug_info)
+            return training.recording, training.step
+
+        self._step = open_session((recording, self.training.step), again, self.device, self.memory, own)
+        self._update = Session(update, self.device, self.memory, own) if update else None
         self.runners = [Runner("train", self.training.recording, self._step, self.seed, self.threads)]
-        self._forward_only = self._step.part(lambda call: not call.origin.endswith(("'", "*")))
-        for path in [p for entry in m.weights for p in entry.split(",")]:
-            self.load_weights(resolve(path.strip(), self.folder))
+        self._forward_only = self._step.part(lambda origin: not origin.endswith(("'", "*")))
+        if m.weights:
+            names = [name.strip() for entry in m.weights for name in entry.split(",")]
+            self.load_weights(",".join(resolve(name, self.folder) for name in names))
         self._build_tests()
         for runner in self.runners:
             runner.open()
@@ -131,15 +141,17 @@ class Solver:
             recording = record(self._graph(net))
             _check_same(self.training, recording, i)
             initialise(recording, self.memory, self.seed)
-            session = Session(forward_program(recording), self.device, self.memory)
+            session = open_forward(recording, self.device, self.memory)
             self.runners.append(Runner(f"test{i}", recording, session, self.seed, self.threads))
 
     # -------------------------------------------------------------------------------------------------------- weights
     def load_weights(self, path: str) -> None:
         """Start from the weights of a file (several, separated by commas, one after another)."""
-        for name in path.split(","):
+        names = path.split(",")
+        options = replace(LoadOptions.of(self.message.load), partial=len(names) > 1)
+        for name in names:
             self.log(f"Finetuning from {name}", "solver.cpp:72")
-            for line in load(self.training.recording, self.memory, name).lines():
+            for line in load(self.training.recording, self.memory, name, options).lines():
                 self.log(line, "net.cpp:744")
 
     def restore(self, path: str) -> None:
@@ -168,6 +180,7 @@ class Solver:
         m = self.message
         if m.snapshot or m.snapshot_after_train:
             snapshot.check_writable(self.prefix)
+            snapshot.check_format(self)
         self.log(f"Solving {self.training.recording.graph.name}", "solver.cpp:289")
         self.log(f"Learning Rate Policy: {m.lr_policy}", "solver.cpp:290")
         if resume:
@@ -206,6 +219,7 @@ class Solver:
                     break
             display = bool(m.display) and self.iteration % m.display == 0
             loss = self._smooth(self._iterate())
+            self.schedule.trained(self.iteration, loss)
             if display:
                 self._display(loss, time.perf_counter() - clock, self.iteration - shown)
                 clock, shown = time.perf_counter(), self.iteration
@@ -226,7 +240,7 @@ class Solver:
         for session in (self._step, self._update):
             if session is not None:
                 session.write(self.training.lr, np.float32(self.rate))
-                session.write(self.training.correction, np.float32(self._correction()))
+                session.write(self.training.correction, np.float32(correction(self.message, self.iteration)))
         total = 0.0
         for part in range(m.iter_size):
             train.feed()
@@ -249,9 +263,6 @@ class Solver:
                 ],
             )
         return loss
-
-    def _correction(self) -> float:
-        return correction(self.message, self.iteration) if self.message.type == "Adam" else 1.0
 
     def _smooth(self, loss: float) -> float:
         """The mean of the last average_loss losses, this one included."""
@@ -300,6 +311,8 @@ class Solver:
         if self.message.test_compute_loss:
             self.log(f"Test loss: {averages.loss:g}", "solver.cpp:400")
         self._log_outputs(averages.means, "Test", "solver.cpp:414")
+        if index == 0:
+            self.schedule.tested(averages.loss, {o.name: float(o.values.mean()) for o in averages.means})
         return averages.means
 
     @property

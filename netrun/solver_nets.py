@@ -74,12 +74,12 @@ def net_to_train(solver: schema.SolverParameter, source: Source | None = None, f
     given = solver.train_state if solver.HasField("train_state") else None
     for name in INSIDE:
         if solver.HasField(name):
-            message = _inside(getattr(solver, name))
+            message = _inside(getattr(solver, name), solver.lenient)
             view = source.view(name) if source else None
             return SolverNet(message, view, merged(schema.TRAIN, message, given), f"{name}")
     field = "train_net" if solver.HasField("train_net") else "net"
     name = getattr(solver, field)
-    message, found = _read(name, folder, source.where(field) if source else None)
+    message, found = _read(name, folder, source.where(field) if source else None, solver.lenient)
     return SolverNet(message, found, merged(schema.TRAIN, message, given), f"{field} file: {name}")
 
 
@@ -93,10 +93,10 @@ def nets_to_test(solver: schema.SolverParameter, source: Source | None = None, f
     found: list[tuple[schema.NetParameter, Source | None, str]] = []
     for i, inner in enumerate(solver.test_net_param):
         view = source.view("test_net_param", i) if source else None
-        found.append((_inside(inner), view, f"test_net_param (#{i})"))
+        found.append((_inside(inner, solver.lenient), view, f"test_net_param (#{i})"))
     for i, name in enumerate(solver.test_net):
         where = source.where("test_net", i) if source else None
-        found.append((*_read(name, folder, where), f"test_net file: {name}"))
+        found.append((*_read(name, folder, where, solver.lenient), f"test_net file: {name}"))
     if len(solver.test_iter) > len(found):
         generic = net_to_train(solver, source, folder)
         rest = len(solver.test_iter) - len(found)
@@ -117,15 +117,15 @@ def merged(phase: int, net: schema.NetParameter, given: schema.NetState | None) 
     return State.of(state)
 
 
-def _inside(message: schema.NetParameter) -> schema.NetParameter:
+def _inside(message: schema.NetParameter, lenient: bool) -> schema.NetParameter:
     net = schema.NetParameter()
     net.CopyFrom(message)
-    upgrade_net(net, None)
+    upgrade_net(net, None, lenient)
     return net
 
 
-def _read(name: str, folder: str, where: Where | None) -> tuple[schema.NetParameter, Source]:
+def _read(name: str, folder: str, where: Where | None, lenient: bool) -> tuple[schema.NetParameter, Source]:
     file = resolve(name, folder)
     if not os.path.exists(file):
         raise UsageError(f'the net of the solver: there is no file "{name}"', where)
-    return read_net(file)
+    return read_net(file, lenient)

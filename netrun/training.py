@@ -75,14 +75,14 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
         start = len(recorder.calls)
     if solver.snapshot_diff:
         result.saved = {trained[parameter]: gradient for parameter, gradient in gradients.items()}
-    _update(recorder, gradients, result, solver)
+    record_update(recorder, gradients, result, solver)
     calls = tuple(recorder.calls)
     feeds = recording.feeds
     if solver.iter_size > 1:
-        result.step = Program(calls[:start], feeds, frozenset(keeps))
+        result.step = Program(calls[:start], feeds, frozenset(keeps), recording.initial)
         result.update = Program(calls[start:])
     else:
-        result.step = Program(calls, feeds, frozenset(keeps))
+        result.step = Program(calls, feeds, frozenset(keeps), recording.initial)
     return result
 
 
@@ -96,9 +96,10 @@ def _accumulate(recorder: Recorder, gradients: dict[Parameter, Tensor], result: 
     return sums
 
 
-def _update(
+def record_update(
     recorder: Recorder, gradients: dict[Parameter, Tensor], result: Training, solver: schema.SolverParameter
 ) -> None:
+    """Record clipping and the update of every parameter, from its gradient summed over iter_size passes."""
     recorder.origin = "(solver)*"
     scale = recorder.temp("scale", ())
     if solver.clip_gradients >= 0 and gradients:

@@ -20,7 +20,10 @@ FLOORS = [  # from the ground up; a module belongs to the longest prefix that fi
     ["netrun.layers"],
     ["netrun.compiler"],
     ["netrun.session", "netrun.params", "netrun.runner", "netrun.training", "netrun.snapshot", "netrun.debug",
-     "netrun.solver", "netrun.solver_nets", "netrun.net", "netrun"],
+     "netrun.varying", "netrun.whole", "netrun.visible", "netrun.names", "netrun.engine", "netrun.predict",
+     "netrun.solver", "netrun.solver_nets", "netrun.net", "netrun.net_solver", "netrun.netspec", "netrun.deploy",
+     "netrun.draw", "netrun"],
+    ["netrun.pycaffe"],
     ["netrun.cli", "netrun.__main__"],
 ]  # fmt: skip
 

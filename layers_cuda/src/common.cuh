@@ -38,7 +38,7 @@ __device__ inline To to(From value) {
 }
 
 // Infinity and the ends of the range, for REAL.
-__device__ inline R infinity() { return (R)__builtin_huge_val(); }
+__device__ inline R infinity() { return (R)__longlong_as_double(0x7ff0000000000000ll); }
 __device__ inline float largest(float) { return 3.402823466385288598e+38f; }
 __device__ inline double largest(double) { return 1.797693134862315708e+308; }
 __device__ inline float smallest_normal(float) { return 1.175494350822287508e-38f; }

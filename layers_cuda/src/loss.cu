@@ -2,6 +2,18 @@
 #include "common.cuh"
 #include "classes.cuh"
 
+// The sums of both arrays in their first elements, added in the same order each time.
+__device__ inline void fold(R *values, long long *counts) {
+  __syncthreads();
+  for (int half = THREADS / 2; half; half >>= 1) {
+    if (threadIdx.x < half) {
+      values[threadIdx.x] += values[threadIdx.x + half];
+      counts[threadIdx.x] += counts[threadIdx.x + half];
+    }
+    __syncthreads();
+  }
+}
+
 // prob = softmax(x); each block leaves the sum of its positions' losses and how many of them count.
 // ignored: has_ignored is 0 where no label is.
 extern "C" __global__ void softmax_nll(const T *__restrict__ x, const LABEL *__restrict__ label, T *__restrict__ prob,
@@ -9,8 +21,7 @@ extern "C" __global__ void softmax_nll(const T *__restrict__ x, const LABEL *__r
                                        const I positions, const I k, const I inner, const int has_ignored,
                                        const long long ignored) {
   __shared__ R shared[THREADS];
-  __shared__ R loss_of[GROUPS];
-  __shared__ int counts_of[GROUPS];
+  __shared__ long long counts[THREADS];
   R loss = 0;
   long long count = 0;
   const I blocks = quotient(positions + GROUPS - 1, (I)GROUPS);
@@ -34,35 +45,25 @@ extern "C" __global__ void softmax_nll(const T *__restrict__ x, const LABEL *__r
         prob[i] = to<T>(exp(to<R>(x[i]) - highest) / sum);
       }
     }
-    if (lane() == 0) {
-      R own = 0;
-      int counts = 0;
-      if (mine) {
-        const long long chosen = whole(label[p]);
-        counts = !(has_ignored && chosen == ignored);
-        if (counts && (chosen < 0 || chosen >= (long long)k)) {
-          report(fault, (long long)p, (float)label[p]);
-        } else if (counts) {
-          const R likelihood = exp(to<R>(x[base + (I)chosen * inner]) - highest) / sum;
-          const R least = smallest_normal((R)0);
-          own = -log(likelihood >= least || likelihood != likelihood ? likelihood : least);
-        }
+    if (mine && lane() == 0) {
+      const long long chosen = whole(label[p]);
+      if (has_ignored && chosen == ignored) continue;
+      ++count;
+      if (chosen < 0 || chosen >= (long long)k) {
+        report(fault, (long long)p, (float)label[p]);
+        continue;
       }
-      loss_of[group()] = own;
-      counts_of[group()] = counts;
+      const R likelihood = exp(to<R>(x[base + (I)chosen * inner]) - highest) / sum;
+      const R least = smallest_normal((R)0);
+      loss -= log(likelihood >= least || likelihood != likelihood ? likelihood : least);
     }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      for (int g = 0; g < GROUPS; ++g) {
-        loss += loss_of[g];
-        count += counts_of[g];
-      }
-    }
-    __syncthreads();
   }
+  shared[threadIdx.x] = loss;
+  counts[threadIdx.x] = count;
+  fold(shared, counts);
   if (threadIdx.x == 0) {
-    losses[blockIdx.x] = loss;
-    counted[blockIdx.x] = count;
+    losses[blockIdx.x] = shared[0];
+    counted[blockIdx.x] = counts[0];
   }
 }
 
@@ -70,24 +71,17 @@ extern "C" __global__ void softmax_nll(const T *__restrict__ x, const LABEL *__r
 extern "C" __global__ void softmax_nll_sum(const R *__restrict__ losses, const long long *__restrict__ counted,
                                            T *__restrict__ loss, T *__restrict__ norm, const int blocks,
                                            const double fixed_norm) {
-  __shared__ R sums[256];
-  __shared__ long long counts[256];
+  __shared__ R sums[THREADS];
+  __shared__ long long counts[THREADS];
   R sum = 0;
   long long count = 0;
-  for (int i = threadIdx.x; i < blocks; i += 256) {
+  for (int i = threadIdx.x; i < blocks; i += THREADS) {
     sum += losses[i];
     count += counted[i];
   }
   sums[threadIdx.x] = sum;
   counts[threadIdx.x] = count;
-  __syncthreads();
-  for (int half = 128; half; half >>= 1) {
-    if (threadIdx.x < half) {
-      sums[threadIdx.x] += sums[threadIdx.x + half];
-      counts[threadIdx.x] += counts[threadIdx.x + half];
-    }
-    __syncthreads();
-  }
+  fold(sums, counts);
   if (threadIdx.x == 0) {
     R divisor = fixed_norm != 0 ? (R)fixed_norm : (R)counts[0];
     divisor = divisor > (R)1 ? divisor : (R)1;

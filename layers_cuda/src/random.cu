@@ -16,7 +16,7 @@ __device__ inline void philox(unsigned (&x)[4], unsigned key0, unsigned key1) {
 }
 
 // A thread makes the four words of a block.
-extern "C" __global__ void random(const long long *__restrict__ counter, OUT *__restrict__ y, const I count,
+extern "C" __global__ void random_numbers(const long long *__restrict__ counter, OUT *__restrict__ y, const I count,
                                   const float p, const unsigned key0, const unsigned key1, const unsigned stream) {
   const unsigned long long now = (unsigned long long)*counter;
   EACH(block, quotient(count + 3, (I)4)) {

@@ -12,7 +12,7 @@
 #define IN_PARAMETER(name, type, mask) const type *in_##name,
 #define IN_LOAD(name, type, mask) \
   const Pack<type, width> pack_##name = load<width, (INNER_BIT(mask) != 0)>(in_##name + offset<mask>(at, size));
-#define IN_PICK(name, type, mask) const R v_##name = to<R>(pack_##name.v[v]);
+#define IN_PICK(name, type, mask) R v_##name = to<R>(pack_##name.v[v]);
 #define VAR_PARAMETER(name, type) type *var_##name,
 #define VAR_LOAD(name, type) Pack<type, width> pack_##name = load<width, true>(var_##name + position);
 #define VAR_PICK(name, type) R v_##name = to<R>(pack_##name.v[v]);

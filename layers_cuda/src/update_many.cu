@@ -10,10 +10,11 @@
 #include "functions.cuh"
 
 #define SHARED_PARAMETER(name, type) const type *shared_##name,
-#define SHARED_LOAD(name, type) const R v_##name = to<R>(*shared_##name);
+#define SHARED_LOAD(name, type) const R one_##name = to<R>(*shared_##name);
+#define SHARED_PICK(name, type) R v_##name = one_##name;
 #define IN_LOAD(name, type, slot) \
   const Pack<type, width> pack_##name = load<width, true>((const type *)row[slot] + position);
-#define IN_PICK(name, type, slot) const R v_##name = to<R>(pack_##name.v[v]);
+#define IN_PICK(name, type, slot) R v_##name = to<R>(pack_##name.v[v]);
 #define VAR_LOAD(name, type, slot) Pack<type, width> pack_##name = load<width, true>((const type *)row[slot] + position);
 #define VAR_PICK(name, type, slot) R v_##name = to<R>(pack_##name.v[v]);
 #define VAR_KEEP(name, type, slot) pack_##name.v[v] = to<type>(v_##name);
@@ -24,6 +25,7 @@
   _Pragma("unroll") for (int v = 0; v < width; ++v) { \
     VARIABLES(VAR_PICK)                               \
     INPUTS(IN_PICK)                                   \
+    SHARED(SHARED_PICK)                               \
     BODY                                              \
     VARIABLES(VAR_KEEP)                               \
   }                                                   \

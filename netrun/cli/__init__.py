@@ -1,7 +1,8 @@
 """The command line. ``main`` reads the arguments, runs one command, and turns errors into one message and an exit code.
 
     arguments.py   every command and flag; loads nothing else, so that --help is quick
-    train.py test.py timing.py check.py summary.py plan.py devices.py explain.py data.py    one a command: run(args)
+    train.py test.py timing.py check.py summary.py plan.py devices.py explain.py data.py features.py
+    upgrade.py     one a command: run(args)
     the rest       what several of them share
 
 Exit codes: those of netrun.errors; 130 after Ctrl-C, 141 if whoever reads the output went away, 70 for a mistake of

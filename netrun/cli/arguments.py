@@ -85,6 +85,24 @@ def _shapes(parser: Parser) -> None:
     )
 
 
+def _loading(parser: Parser) -> None:
+    parser.add_argument("--strict", action="store_true", help="refuse weights with layers too many or too few")
+    parser.add_argument(
+        "--rename", action="append", default=[], metavar="OLD=NEW",
+        help="the layer OLD of the weight file goes into the layer NEW of the net",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reinit", action="append", default=[], metavar="A,B",
+        help="layers (or patterns such as 'fc*') that keep what their fillers gave them",
+    )  # fmt: skip
+
+
+def _lenient(parser: Parser) -> None:
+    parser.add_argument(
+        "--lenient", action="store_true", help="go on without what other people's Caffe has and netrun lacks"
+    )
+
+
 # ------------------------------------------------------------------------------------------------------------ commands
 def _train(parser: Parser) -> None:
     parser.add_argument("file", nargs="?", metavar="SOLVER", help="the solver's prototxt (--solver may be left out)")
@@ -92,6 +110,8 @@ def _train(parser: Parser) -> None:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--weights", metavar="A,B", default="", help="start from the weights of these files")
     start.add_argument("--snapshot", metavar="FILE", default="", help="go on from a .solverstate")
+    _loading(parser)
+    _lenient(parser)
     _device(parser)
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE",
@@ -117,6 +137,8 @@ def _model(parser: Parser, weights: bool) -> None:
 
 def _test(parser: Parser) -> None:
     _model(parser, weights=True)
+    _loading(parser)
+    _lenient(parser)
     _device(parser, "auto")
     _state(parser, phase=None)
     _log(parser)
@@ -134,11 +156,13 @@ def _time(parser: Parser) -> None:
 
 def _check(parser: Parser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="nets and solvers")
+    _lenient(parser)
     _json(parser)
 
 
 def _summary(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", help="a net, or a solver (its training net)")
+    _lenient(parser)
     _state(parser)
     _shapes(parser)
     _json(parser)
@@ -146,6 +170,7 @@ def _summary(parser: Parser) -> None:
 
 def _plan(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", help="a net (its forward pass) or a solver (its training iteration)")
+    _lenient(parser)
     _state(parser)
     _shapes(parser)
     parser.add_argument("--device", default="null", metavar="D", help="the device it is planned for (default: null)")
@@ -161,13 +186,60 @@ def _explain(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="a layer type, message, field or path such as pooling_param.pad")
 
 
+def _upgrade(parser: Parser) -> None:
+    parser.add_argument("old", metavar="OLD", help="a net, a solver or a .caffemodel")
+    parser.add_argument("new", metavar="NEW", help="the file to write")
+    parser.add_argument("--force", action="store_true", help="replace NEW if it is there")
+    _lenient(parser)
+    _json(parser)
+
+
 def _data(parser: Parser) -> None:
-    parser.add_argument("what", choices=("mnist", "cifar10", "mean"), metavar="WHAT", help="mnist, cifar10 or mean")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="for mean: the database and the file to write")
+    parser.add_argument(
+        "what", choices=("mnist", "cifar10", "mean", "convert", "info"), metavar="WHAT",
+        help="mnist, cifar10, mean, convert or info",
+    )  # fmt: skip
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH",
+        help="for mean: the database and the file to write; for convert: the list of images and the database to write; "
+        "for info: the database",
+    )  # fmt: skip
     parser.add_argument("--from", dest="source", metavar="DIR", help="the files, if they are here already")
     parser.add_argument(
         "--to", dest="target", metavar="DIR", help="where to (default: the folder in configs/, else the working one)"
     )
+    _convert(parser)
+    _json(parser)
+
+
+def _convert(parser: Parser) -> None:
+    group = parser.add_argument_group("for convert")
+    group.add_argument("--backend", choices=("lmdb", "leveldb"), help="the kind of database (default: lmdb)")
+    group.add_argument("--root", metavar="DIR", help="the folder that the names in the list are relative to")
+    group.add_argument("--resize", metavar="HxW", help="bring every image to this size (height x width)")
+    group.add_argument("--gray", action="store_true", help="one channel instead of three")
+    group.add_argument("--encoded", action="store_true", help="records of image files, not of pixels")
+    group.add_argument("--encode-type", metavar="KIND", help="encode them as jpg or png (default: each as it is)")
+    group.add_argument("--shuffle", action="store_true", help="in a random order")
+    group.add_argument("--seed", type=_whole, metavar="N", help="what the random order follows from (default: 0)")
+    group.add_argument("--check-size", action="store_true", help="refuse images of different sizes")
+    group.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read")
+
+
+def _features(parser: Parser) -> None:
+    parser.add_argument("file", nargs="?", metavar="MODEL", help="the net's prototxt (--model may be left out)")
+    parser.add_argument("--model", metavar="FILE", help="the net's prototxt, with data layers for the TEST phase")
+    parser.add_argument("--weights", metavar="A,B", default="", help="a .caffemodel or .h5 file, or several")
+    parser.add_argument("--blobs", metavar="A,B", default="", help="which blobs")
+    parser.add_argument("--batches", type=_count, default=50, metavar="N", help="how many batches (default: 50)")
+    parser.add_argument(
+        "--out", metavar="PATH", default="features",
+        help="FILE.npz, FILE.h5, or a folder of .npy files; with --backend a database (default: features)",
+    )  # fmt: skip
+    parser.add_argument("--backend", choices=("lmdb", "leveldb"), help="a database of float records, as Caffe's")
+    _device(parser, "auto")
+    _state(parser, phase=None)
+    _log(parser)
 
 
 _TABLE = (
@@ -187,8 +259,13 @@ _TABLE = (
     Command("devices", "devices", "what can run here, and what is missing", "netrun devices", _devices,
             ("device_query",)),
     Command("explain", "explain", "what a field or a layer's parameters mean", "netrun explain Convolution", _explain),
-    Command("data", "data", "make the databases of mnist and cifar10, or a mean file",
+    Command("upgrade", "upgrade", "bring old nets, solvers and .caffemodel files to the current form",
+            "netrun upgrade v1_train_val.prototxt train_val.prototxt", _upgrade),
+    Command("data", "data", "make databases, of mnist, cifar10 or a list of images, or a mean file; look into one",
             "netrun data mnist --from ../shared/data/mnist", _data),
+    Command("features", "features", "write the values of any blobs to a file or database",
+            "netrun features --model net.prototxt --weights net_iter_1000.caffemodel --blobs fc7,prob --out fc7.npz",
+            _features),
 )  # fmt: skip
 
 COMMANDS: dict[str, Command] = {command.name: command for command in _TABLE}
@@ -247,7 +324,7 @@ def parse(argv: Sequence[str]) -> tuple[Command | None, argparse.Namespace]:
     if "--help" in words or "-h" in words:
         parser.print_help()
         return None, argparse.Namespace()
-    args, unknown = parser.parse_known_args(words[1:])
+    args, unknown = parser.parse_known_intermixed_args(words[1:])  # flags may stand between paths
     if unknown:
         _refuse(parser, next((w for w in unknown if w.startswith("-")), unknown[0]))
     return command, args

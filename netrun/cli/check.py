@@ -17,6 +17,7 @@ from ..config.paths import resolve
 from ..config.source import Source
 from ..errors import NetrunError, Problem
 from ..layers.base import Layer
+from ..params import LoadOptions
 from ..schedule import check as check_schedule
 from ..solver_nets import SolverNet, check_counts, net_to_train, nets_to_test
 from ..updates import method_of
@@ -53,7 +54,7 @@ class Report:
 
 def run(args: argparse.Namespace) -> int:
     """Check all files; returns the exit code: 2 if any has an error."""
-    reports = [check_file(path) for path in args.files]
+    reports = [check_file(path, args.lenient) for path in args.files]
     if args.json:
         results.print_json([_as_json(report) for report in reports])
         return CONFIG_EXIT if any(report.errors for report in reports) else 0
@@ -67,10 +68,10 @@ def run(args: argparse.Namespace) -> int:
     return CONFIG_EXIT if any(report.errors for report in reports) else 0
 
 
-def check_file(path: str) -> Report:
-    """Everything that is wrong with one net or solver."""
+def check_file(path: str, lenient: bool = False) -> Report:
+    """Everything that is wrong with one net or solver; ``lenient`` as for ``read_net``."""
     report = Report(path)
-    found = report.attempt(lambda: read_any(path))
+    found = report.attempt(lambda: read_any(path, lenient))
     if found is None:
         return report
     message, source = found
@@ -92,6 +93,7 @@ def check_file(path: str) -> Report:
 def _check_solver(message: schema.SolverParameter, source: Source, report: Report) -> None:
     report.attempt(lambda: method_of(message, source.where("type")))
     report.attempt(lambda: check_schedule(message, source))
+    report.attempt(lambda: LoadOptions.of(message.load))
     for i, entry in enumerate(message.weights):
         for name in entry.split(","):
             _exists(name.strip(), source.folder, "the weights", source, ("weights", i), report)

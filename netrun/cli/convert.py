@@ -65,10 +65,14 @@ def info(args: argparse.Namespace) -> int:
 
 
 def refuse_flags(args: argparse.Namespace) -> None:
-    """Raises UsageError if a flag of convert is given with something else."""
-    for flag in FLAGS:
+    """Raises UsageError if a flag is given with something else than it belongs to."""
+    # A mean takes a backend too, as Caffe's tool does, but sees for itself what the folder holds.
+    strange = ("backend", *FLAGS) if args.what in ("mnist", "cifar10") else FLAGS
+    for flag in () if args.what == "convert" else strange:
         if getattr(args, flag) not in (None, False, ""):
             raise UsageError(f"netrun data {args.what}: --{flag.replace('_', '-')} belongs to netrun data convert")
+    if args.json and args.what != "info":
+        raise UsageError(f"netrun data {args.what}: --json belongs to netrun data info")
 
 
 def _lines(info: Info) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..data.sets import make_cifar10, make_mnist
 from ..data.stats import write_mean
 from ..errors import UsageError
+from .convert import convert, info, refuse_flags
 from .progress import Bar, is_terminal
 
 
@@ -35,10 +36,16 @@ class _Progress:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make databases or a mean file; prints what was made; returns the exit code."""
+    """Make databases or a mean file, and print what was made, or look into one; returns the exit code."""
+    refuse_flags(args)
+    if args.what == "info":
+        return info(args)
     progress = _Progress()
     try:
-        made = _mean(args, progress) if args.what == "mean" else _set(args, progress)
+        if args.what == "convert":
+            made = convert(args, lambda done, total: progress("convert", done, total))
+        else:
+            made = _mean(args, progress) if args.what == "mean" else _set(args, progress)
     finally:
         progress.clear()
     for path in made:

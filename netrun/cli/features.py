@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.graph import Graph, State, build
-from ..compiler.record import record
+from ..compiler.record import Recording, record
 from ..config import schema
 from ..config.upgrade import read_net
 from ..data.feature_files import write_features
@@ -18,8 +18,9 @@ from ..errors import UsageError, nearest
 from ..params import initialise, load
 from ..program import Program
 from ..runner import Runner
-from ..session import Memory, Session
+from ..session import Memory
 from ..types import Tensor
+from ..varying import open_session
 from .device import choose_device
 from .logs import open_log
 from .progress import Bar, is_terminal
@@ -37,15 +38,20 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device, args.gpu, log, "test")
     graph = build(message, source, State(schema.TEST, args.level or 0, tuple(stages(args.stage))))
     names = _wanted(graph, args.blobs)
-    recording = record(graph)
-    tensors = {name: recording.tensors[graph.blobs[name]] for name in names}
+
+    def compiled(graph: Graph) -> tuple[Recording, Program]:
+        made = record(graph)
+        keeps = frozenset(made.blob(name) for name in names)
+        return made, Program(tuple(made.forward), made.feeds, keeps, made.initial)
+
+    recording, program = compiled(graph)
+    tensors = {name: recording.blob(name) for name in names}
     memory = Memory(device)
     initialise(recording, memory, seed=0)
     for weights in args.weights.split(","):
         for line in load(recording, memory, weights.strip()).lines():
             log(line, "net.cpp:744")
-    program = Program(tuple(recording.forward), recording.feeds, frozenset(tensors.values()))
-    runner = Runner("test0", recording, Session(program, device, memory))
+    runner = Runner("test0", recording, open_session((recording, program), compiled, device, memory))
     runner.open()
     bar = Bar(sys.stderr, "features", args.batches) if is_terminal(sys.stderr) else None
     try:

@@ -19,18 +19,18 @@ from .train import stages
 _LAYER = re.compile(r"^\s*layers?\s*\{", re.MULTILINE)
 
 
-def read_any(path: str) -> tuple[schema.NetParameter | schema.SolverParameter, Source]:
-    """A net or a solver, in the current form.
+def read_any(path: str, lenient: bool = False) -> tuple[schema.NetParameter | schema.SolverParameter, Source]:
+    """A net or a solver, in the current form; ``lenient`` as for ``read_net``.
 
     Raises:
         UsageError: there is no such file.
         ConfigError: it is wrong; as the kind it has fewer mistakes as.
     """
     try:
-        return read_net(path)
+        return read_net(path, lenient)
     except ConfigError as as_net:
         try:
-            return read_solver(path)
+            return read_solver(path, lenient)
         except ConfigError as as_solver:
             if len(as_net.problems) == len(as_solver.problems):
                 raise (as_net if _has_layers(path) else as_solver) from None
@@ -64,7 +64,7 @@ def open_graph(args: argparse.Namespace) -> tuple[Graph, schema.SolverParameter 
     Raises:
         ConfigError, UsageError: file, net or a shape given is wrong.
     """
-    message, source = read_any(args.file)
+    message, source = read_any(args.file, args.lenient)
     if isinstance(message, schema.SolverParameter):
         check_counts(message, source)
         net = net_to_train(message, source, source.folder)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from ..compiler.graph import State, build
 from ..compiler.record import record
 from ..config import schema
 from ..config.upgrade import read_net
 from ..errors import UsageError
-from ..params import initialise, load
-from ..runner import Averages, Runner, forward_program
-from ..session import Memory, Session
+from ..params import LoadOptions, initialise, load
+from ..runner import Averages, Runner, open_forward
+from ..session import Memory
 from . import results
 from .device import choose_device
+from .loading import loading
 from .logs import open_log, start_bar, tell
 from .train import stages
 
@@ -24,17 +26,19 @@ def run(args: argparse.Namespace) -> int:
     if not args.weights:
         raise UsageError("netrun test: no weights are given", None, ["--weights net_iter_1000.caffemodel"])
     log = open_log(args.log)
-    message, source = read_net(file)
+    message, source = read_net(file, args.lenient)
     tell(log, source.notices)
     device = choose_device(args.device, args.gpu, log, "test")
     state = State(schema.TEST, args.level or 0, tuple(stages(args.stage)))
     recording = record(build(message, source, state))
     memory = Memory(device)
     initialise(recording, memory, seed=0)
-    for name in args.weights.split(","):
-        for line in load(recording, memory, name.strip()).lines():
+    names = args.weights.split(",")
+    options = replace(LoadOptions.of(loading(args)), partial=len(names) > 1)
+    for name in names:
+        for line in load(recording, memory, name.strip(), options).lines():
             log(line, "net.cpp:744")
-    runner = Runner("test0", recording, Session(forward_program(recording), device, memory))
+    runner = Runner("test0", recording, open_forward(recording, device, memory))
     runner.open()
     bar = start_bar(log, recording.graph.name or "net", args.iterations)
     try:

@@ -16,8 +16,9 @@ from ..log import Log
 from ..params import initialise
 from ..program import Program
 from ..runner import Runner, kept
-from ..session import Memory, Session
+from ..session import Memory
 from ..types import Tensor
+from ..varying import open_session
 from . import results
 from .device import choose_device
 from .files import build_with, state_of
@@ -86,11 +87,15 @@ def measure(graph: Graph, device: Device, iterations: int, log: Log) -> tuple[li
         What each layer took, and the seconds of all forwards, all backwards, and of everything; sums over iterations.
         Reading data counts for the layer that does it.
     """
-    recording = record(graph)
-    program = forward_backward(recording)
+
+    def compiled(graph: Graph) -> tuple[Recording, Program]:
+        made = record(graph)
+        return made, forward_backward(made)
+
+    recording, program = compiled(graph)
     memory = Memory(device)
     initialise(recording, memory, seed=0)
-    session = Session(program, device, memory)
+    session = open_session((recording, program), compiled, device, memory)
     runner = Runner("train", recording, session)
     runner.open()
     try:
@@ -138,7 +143,7 @@ def forward_backward(recording: Recording) -> Program:
             seeds.append((recording.tensors[value], Tensor(f"{name}' given", value.spec, "control")))
     found = backward(recording.recorder, recording.forward, roots, losses=recording.losses, seeds=seeds)
     gradients = {found[t] for t in roots if t in found}
-    return Program(tuple(recording.recorder.calls), recording.feeds, kept(recording) | gradients)
+    return Program(tuple(recording.recorder.calls), recording.feeds, kept(recording) | gradients, recording.initial)
 
 
 def _ms(seconds: float, count: int) -> str:

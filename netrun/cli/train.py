@@ -17,6 +17,7 @@ from ..runner import Output
 from ..solver import Solver
 from . import dry_run, results
 from .device import choose_device
+from .loading import loading
 from .logs import ShortLog, open_log, start_bar, tell
 from .overrides import override
 from .progress import Bar
@@ -98,13 +99,14 @@ def _solver(args: argparse.Namespace) -> tuple[schema.SolverParameter, Source]:
     file = args.solver or args.file
     if not file:
         raise UsageError("netrun train: no solver is given", None, ["netrun train --solver solver.prototxt"])
-    message, source = read_solver(file)
+    message, source = read_solver(file, args.lenient)
     override(message, source, args.set)
     if args.level is not None:
         message.train_state.level = args.level
     message.train_state.stage.extend(stages(args.stage))
     if args.weights:
-        message.weights.append(args.weights)
+        message.weights[:] = [args.weights]
+    message.load.MergeFrom(loading(args))
     return message, source
 
 

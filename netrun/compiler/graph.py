@@ -6,7 +6,7 @@ phase, level and stage, in-place tops as new versions of a blob, loss weights, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..config import schema
@@ -73,6 +73,13 @@ class Graph:
     outputs: list[tuple[str, Value]]
     """What nobody reads, by display name, in alphabetical order."""
     force_backward: bool = False
+    rebuild: Callable[[Mapping[int, Sequence[Shape]]], Graph] | None = None
+    """The same graph for other shapes of the tops of varying layers, given by position."""
+
+    @property
+    def varying(self) -> list[Node]:
+        """Layers whose top shapes are known only when a forward pass arrives at them."""
+        return [n for n in self.nodes if n.layer.varying]
 
     @property
     def inputs(self) -> list[Value]:
@@ -89,6 +96,7 @@ def build(
     seed: int = 0,
     shapes: Mapping[str, Shape] | None = None,
     folder: str | None = None,
+    before: Mapping[int, Layer] | None = None,
 ) -> Graph:
     """The graph of a net (already upgraded to the current schema) in one state.
 
@@ -96,11 +104,13 @@ def build(
         source: positions of the message's fields, for messages to the user.
         shapes: other shapes for tops of Input layers, by top name.
         folder: what relative file names are looked up in besides the working directory; the source's by default.
+        before: layers of an earlier graph of the net by position, for what they carry on in Python.
 
     Raises:
-        ConfigError: with every problem that was found.
+        ConfigError: with every problem that was found; its cause is the first error of a user's class, if there is one.
     """
     builder = _Builder(net, source, state or State(), dtype, seed, shapes or {}, folder)
+    builder.before = before or {}
     return builder.build()
 
 
@@ -122,6 +132,16 @@ class _Builder:
         self.nodes: list[Node] = []
         self.current: dict[str, Value] = {}
         self.broken: set[str] = set()
+        self.cause: BaseException | None = None
+        self.measured: Mapping[int, Sequence[Shape]] = {}
+        self.before: Mapping[int, Layer] = {}
+
+    def again(self, measured: Mapping[int, Sequence[Shape]]) -> Graph:
+        """A new graph of the same net with these shapes for the tops of varying layers."""
+        folder = self.folder
+        other = _Builder(self.net, self.source, self.state, self.dtype, self.seed, self.shapes, folder)
+        other.measured, other.before = measured, {n.position: n.layer for n in self.nodes}
+        return other.build()
 
     def where(self, position: int, *path: str | int) -> Where | None:
         return self.source.where("layer", position, *(p for p in path if p != "")) if self.source else None
@@ -133,6 +153,7 @@ class _Builder:
                     self.add(position, message)
             except NetrunError as error:
                 self.problems += error.problems
+                self.cause = self.cause or error.__cause__
                 self.broken.update(message.top)
         parameters: list[Parameter] = []
         try:
@@ -140,10 +161,10 @@ class _Builder:
         except NetrunError as error:
             self.problems += error.problems
         if self.problems:
-            raise ConfigError.of(self.problems)
+            raise ConfigError.of(self.problems) from self.cause
         phase = self.state.phase
         force = self.net.force_backward
-        return Graph(self.net.name, phase, self.nodes, self.current, parameters, self.outputs(), force)
+        return Graph(self.net.name, phase, self.nodes, self.current, parameters, self.outputs(), force, self.again)
 
     def add(self, position: int, message: schema.LayerParameter) -> None:
         cls = layer_type(message.type, self.where(position, "type"), message.name)
@@ -161,6 +182,8 @@ class _Builder:
             folder=self.folder,
             locate=lambda *path: self.where(position, *path),
             producers=[self.origin(v) for v in bottoms],
+            measured=self.measured.get(position),
+            before=self.before.get(position),
         )
         if any(top in self.shapes for top in message.top) and cls.fed:
             message = _with_shapes(message, self.shapes)

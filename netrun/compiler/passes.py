@@ -14,8 +14,8 @@ _TRANSIENT = frozenset({"data", "diff", "buffer", "grad"})
 def elide_copies(program: Program) -> tuple[Program, dict[Tensor, Tensor]]:
     """A copy between tensors that are written once becomes a view: no call, no memory. Also returns what became what.
 
-    Copies stay where one side changes later (parameters, statistics, states: ``update`` writes in place) or where the
-    element types differ.
+    Copies stay where one side changes later (parameters, statistics, states: ``update`` writes in place), where the
+    element types differ, and where the program wants both sides apart.
     """
     changed = {t.root for call in program.calls if call.op.name == "update" for t in call.writes()}
     alias: dict[Tensor, Tensor] = {}
@@ -29,7 +29,8 @@ def elide_copies(program: Program) -> tuple[Program, dict[Tensor, Tensor]]:
         if call.op.name == "copy":
             x, y = call.tensors()
             x = follow(x)
-            if x.dtype == y.dtype and y.root.kind in _TRANSIENT and x.root not in changed and y.base is None:
+            apart = y.root in program.apart or x.root in changed
+            if x.dtype == y.dtype and y.root.kind in _TRANSIENT and not apart and y.base is None:
                 alias[y.root] = x.view(y.shape)
                 continue
         calls.append(call.map(follow))

@@ -11,9 +11,15 @@ from dataclasses import dataclass, field
 from ..device import Device
 from ..kernels import IN_PLACE
 from ..program import Call, Program
-from ..types import PERSISTENT, Tensor
+from ..types import PERSISTENT, Spec, Tensor
 
 ALIGNMENT = 64
+
+
+def size_of(spec: Spec, device: Device | None) -> int:
+    """Bytes of an array, in the layout the device gave it."""
+    measure = getattr(device, "nbytes", None)
+    return int(measure(spec)) if measure is not None else spec.nbytes
 
 
 def aligned(nbytes: int) -> int:
@@ -57,9 +63,9 @@ class _Slot:
 def plan(program: Program, device: Device | None = None) -> Plan:
     """Place every transient tensor of the program."""
     held = {t for t in program.tensors() if t.kind in PERSISTENT or t in program.keeps}
-    slots = _slots(program, held)
-    result = Plan(held=sum(aligned(t.spec.nbytes) for t in held))
-    result.naive = sum(aligned(t.spec.nbytes) for slot in slots for t in slot.tensors)
+    slots = _slots(program, held, device)
+    result = Plan(held=sum(aligned(size_of(t.spec, device)) for t in held))
+    result.naive = sum(aligned(size_of(t.spec, device)) for slot in slots for t in slot.tensors)
     placed: list[tuple[int, int, _Slot]] = []  # (offset, end, slot) in order of offset
     for slot in sorted(slots, key=lambda s: (-s.nbytes, s.first)):
         offset = 0
@@ -78,7 +84,7 @@ def plan(program: Program, device: Device | None = None) -> Plan:
     return result
 
 
-def _slots(program: Program, held: set[Tensor]) -> list[_Slot]:
+def _slots(program: Program, held: set[Tensor], device: Device | None) -> list[_Slot]:
     first: dict[Tensor, int] = {}
     last: dict[Tensor, int] = {}
     for i, call in enumerate(program.calls):
@@ -96,7 +102,7 @@ def _slots(program: Program, held: set[Tensor]) -> list[_Slot]:
                 slot.last = max(slot.last, last[out])
                 slot.tensors.append(out)
             else:
-                slot = _Slot(aligned(out.spec.nbytes), first[out], last[out], [out])
+                slot = _Slot(aligned(size_of(out.spec, device)), first[out], last[out], [out])
             slot_of[out] = slot
     return list(dict.fromkeys(slot_of.values()))
 
@@ -119,6 +125,7 @@ def _in_place(call: Call, i: int, out: Tensor, last: dict[Tensor, int], held: se
             and x.shape == written.shape
             and x.root.spec.nbytes == out.spec.nbytes
             and x.dtype == written.dtype
+            and x.spec.layout == written.spec.layout
             and roots.count(x.root) == 1
         ):
             return x.root

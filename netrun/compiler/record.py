@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import NetrunError, ShapeError
 from ..expression import letters, parse, text_of
@@ -31,6 +32,8 @@ class Recording:
     """The total: sum of weight * sum of the elements. None if no top has a weight."""
     clock: Tensor = field(default_factory=lambda: Tensor("clock", Spec((), "int64"), "control"))
     forward: list[Call] = field(default_factory=list)
+    initial: dict[Tensor, Any] = field(default_factory=dict)
+    """What states start with, where that is not zero."""
 
     @property
     def feeds(self) -> dict[str, Tensor]:
@@ -89,6 +92,8 @@ def _give_tensors(node: Node, result: Recording) -> None:
         if declared.role == "state":
             name = f"{node.name}.{declared.name}"
             tensor = result.states[name] = recorder.new(name, declared.spec, "state")
+            if declared.value is not None:
+                result.initial[tensor] = declared.value
         else:
             parameter = next(blobs)
             owner = parameter.owner or parameter

@@ -73,14 +73,20 @@ def read_blob(wire: Wire, start: int, end: int, what: str) -> Blob:
     return Blob(data, _shaped(wire, start, f"the diff of {what}", shape, gradient), old)
 
 
-def blob_pieces(number: int, data: Array, diff: Array | None = None) -> list[Piece]:
+def blob_pieces(number: int, data: Array, diff: Array | None = None, legacy: bool = False) -> list[Piece]:
     """A BlobProto as field ``number`` of the message around it, in pieces to be written one after the other.
+
+    Args:
+        legacy: write the shape in the old form with always four axes; ``data`` has four then.
 
     Raises:
         TypeError: an array is neither float32 nor float64.
     """
-    shape = schema.BlobProto(shape=schema.BlobShape(dim=data.shape)).SerializeToString()
-    pieces: list[Piece] = [shape]
+    if legacy:
+        shape = schema.BlobProto(**dict(zip(("num", "channels", "height", "width"), data.shape, strict=True)))
+    else:
+        shape = schema.BlobProto(shape=schema.BlobShape(dim=data.shape))
+    pieces: list[Piece] = [shape.SerializeToString()]
     for array, name in ((data, "data"), (diff, "diff")):
         if array is None:
             continue

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from netrun.config.cursor import CLOSERS, Cursor, TooMuch, Trouble
 from netrun.config.fields import Field, Fields, fields_of
+from netrun.config.forks import ENGINES, field_of
 from netrun.config.lexer import END, NAME, NUMBER, STRING, closed, shown, unescape
 from netrun.config.source import Mark, Source
 from netrun.errors import nearest
@@ -45,8 +46,9 @@ class Block:
 class Reader(Cursor):
     """Fills one message from one text. ``problems`` holds everything that was wrong."""
 
-    def __init__(self, text: str, message: Message, source: Source) -> None:
+    def __init__(self, text: str, message: Message, source: Source, lenient: bool = False) -> None:
         super().__init__(text, source)
+        self.lenient = lenient
         self.leave = DEEPEST + 1  # blocks deeper than this are being left, a bracket is missing
         name = message.DESCRIPTOR.name
         self.root = Block(message, source.root, _ROOTS.get(name, name), "", None)
@@ -96,7 +98,7 @@ class Reader(Cursor):
         kinds, texts = self.kinds, self.texts
         first = self.i
         name = texts[first]
-        field = block.fields.by_name.get(name)
+        field = block.fields.by_name.get(name) or self.mapped(block, name)
         if field is None:
             self.unknown(block, name)
         else:
@@ -159,6 +161,9 @@ class Reader(Cursor):
                 return
         else:
             value = field.convert(kind, text)
+            if value is None and field.name == "engine" and text in ENGINES:
+                value = field.convert(NAME, "DEFAULT")
+                self.notice(i, f"engine: {text} is of another Caffe, read as DEFAULT")
             if value is not None:
                 self.i = i + 1
         if value is None:
@@ -266,11 +271,40 @@ class Reader(Cursor):
         while outer and name not in outer.fields.by_name:
             outer = outer.up
         what = f'{block.title} has no field "{name}"'
-        if outer:
+        foreign = field_of(block.fields.type, name)
+        if foreign and self.lenient and foreign.status in ("ignorable", "layer"):
+            self.notice(i, f"{block.name}: {name} is left out: it is of {foreign.fork} ({foreign.what})")
+            self.pass_over()
+            return
+        if foreign:
+            what += f": {foreign.told}"
+        elif outer:
             what += f"; it belongs into the {outer.name} around it"
         else:
             what += nearest(name, block.fields.by_name) or self.owners(block, name)
-        self.trouble(self.starts[i], what, unknown=name if block.up is None else "")
+        self.trouble(self.starts[i], what, unknown=name if block.up is None and not foreign else "")
+        self.pass_over()
+
+    def mapped(self, block: Block, name: str) -> Field | None:
+        """The field that a field of another Caffe is read as; its name and value are replaced in the tokens."""
+        row = field_of(block.fields.type, name)
+        if row is None or not row.into:
+            return None
+        at = self.i + (2 if self.texts[self.i + 1] == ":" else 1)
+        if self.texts[at] in row.values:
+            self.kinds[at], self.texts[at] = NAME, row.values[self.texts[at]]
+        value = self.texts[at]
+        shown_value = "" if value in CLOSERS else f": {value}"
+        remark = f" ({row.what})" if row.what else ""
+        self.notice(self.i, f"{block.name}: {name} of {row.fork} is read as {row.into}{shown_value}{remark}")
+        return block.fields.by_name[row.into]
+
+    def notice(self, i: int, what: str) -> None:
+        """Something at token i that was read in another way than it stands there."""
+        self.source.notices.append(f"{self.source.at(self.starts[i])}: {what}")
+
+    def pass_over(self) -> None:
+        """Step over the name of a field and whatever value it has."""
         self.i += 1
         if self.texts[self.i] == ":":
             self.i += 1

@@ -32,22 +32,23 @@ _KINDS: dict[str, tuple[str, type[Message], str]] = {
 }
 
 
-def parse(text: str, kind: type[M], file: str = "<string>") -> tuple[M, Source]:
+def parse(text: str, kind: type[M], file: str = "<string>", lenient: bool = False) -> tuple[M, Source]:
     """The message a text stands for, and where its fields stand.
 
     Args:
         text: protobuf text format.
         kind: the message class, such as ``schema.NetParameter``.
         file: the name in messages.
+        lenient: step over fields of other people's Caffe that the net stands without (``source.notices`` names them).
 
     Raises:
         ConfigError: the text is wrong; the error carries every problem found in it.
     """
-    return _parse(text, kind, Source(file, "", text, Mark(-1)))
+    return _parse(text, kind, Source(file, "", text, Mark(-1)), lenient)
 
 
-def read(path: str | os.PathLike[str], kind: type[M]) -> tuple[M, Source]:
-    """The message in a file, and where its fields stand.
+def read(path: str | os.PathLike[str], kind: type[M], lenient: bool = False) -> tuple[M, Source]:
+    """The message in a file, and where its fields stand; ``lenient`` as in ``parse``.
 
     Raises:
         UsageError: there is no such file, it is a folder, or it may not be read.
@@ -64,7 +65,7 @@ def read(path: str | os.PathLike[str], kind: type[M]) -> tuple[M, Source]:
     except (OSError, ValueError) as problem:
         raise UsageError(f"{file} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
     text = decode(data, file)
-    return _parse(text, kind, Source(file, os.path.dirname(file), text, Mark(-1)))
+    return _parse(text, kind, Source(file, os.path.dirname(file), text, Mark(-1)), lenient)
 
 
 def decode(data: bytes, file: str) -> str:
@@ -90,9 +91,9 @@ def decode(data: bytes, file: str) -> str:
     return text
 
 
-def _parse(text: str, kind: type[M], source: Source) -> tuple[M, Source]:
+def _parse(text: str, kind: type[M], source: Source, lenient: bool) -> tuple[M, Source]:
     message = kind()
-    reader = Reader(text, message, source)
+    reader = Reader(text, message, source, lenient)
     reader.read()
     if reader.problems:
         raise ConfigError.of(_wrong_kind(reader, kind, source) or _problems(reader, source))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from netrun.config import schema, text, v0, v1
+from netrun.config.adapt import adapt
 from netrun.config.source import Mark, Source
 from netrun.errors import ConfigError
 
@@ -22,45 +23,54 @@ _SOLVER_TYPES = {
 _CURRENT_DATA = {v1.TYPES[old]: block for old, block in v1.TRANSFORMED.items()}
 
 
-def read_net(path: str | os.PathLike[str]) -> tuple[schema.NetParameter, Source]:
+def read_net(path: str | os.PathLike[str], lenient: bool = False) -> tuple[schema.NetParameter, Source]:
     """The net in a file, in the current form, and where its fields stand (``source.notices``: what was upgraded).
+
+    Args:
+        path: the file.
+        lenient: go on without what other people's Caffe has and netrun lacks, where the net still stands.
 
     Raises:
         UsageError: the file cannot be read.
         ConfigError: it is wrong, or of two forms at once.
     """
-    net, source = text.read(path, schema.NetParameter)
-    upgrade_net(net, source)
+    net, source = text.read(path, schema.NetParameter, lenient)
+    upgrade_net(net, source, lenient)
     return net, source
 
 
-def parse_net(content: str, file: str = "<string>") -> tuple[schema.NetParameter, Source]:
+def parse_net(content: str, file: str = "<string>", lenient: bool = False) -> tuple[schema.NetParameter, Source]:
     """The net in a text; as ``read_net``."""
-    net, source = text.parse(content, schema.NetParameter, file)
-    upgrade_net(net, source)
+    net, source = text.parse(content, schema.NetParameter, file, lenient)
+    upgrade_net(net, source, lenient)
     return net, source
 
 
-def read_solver(path: str | os.PathLike[str]) -> tuple[schema.SolverParameter, Source]:
-    """The solver in a file, in the current form; as ``read_net``."""
-    solver, source = text.read(path, schema.SolverParameter)
+def read_solver(path: str | os.PathLike[str], lenient: bool = False) -> tuple[schema.SolverParameter, Source]:
+    """The solver in a file, in the current form; as ``read_net`` (lenient: its field ``lenient`` is set)."""
+    solver, source = text.read(path, schema.SolverParameter, lenient)
+    if lenient:
+        solver.lenient = True
     upgrade_solver(solver, source)
     return solver, source
 
 
-def parse_solver(content: str, file: str = "<string>") -> tuple[schema.SolverParameter, Source]:
-    """The solver in a text; as ``read_net``."""
-    solver, source = text.parse(content, schema.SolverParameter, file)
+def parse_solver(content: str, file: str = "<string>", lenient: bool = False) -> tuple[schema.SolverParameter, Source]:
+    """The solver in a text; as ``read_solver``."""
+    solver, source = text.parse(content, schema.SolverParameter, file, lenient)
+    if lenient:
+        solver.lenient = True
     upgrade_solver(solver, source)
     return solver, source
 
 
-def upgrade_net(net: schema.NetParameter, source: Source | None = None) -> list[str]:
+def upgrade_net(net: schema.NetParameter, source: Source | None = None, lenient: bool = False) -> list[str]:
     """Bring a net to the current form, in place.
 
     Args:
         net: the net; afterwards it has no ``layers`` and no ``input`` any more.
         source: its positions, changed along with it.
+        lenient: leave out layers of other people's types that netrun lacks, where the net still stands.
 
     Returns:
         One sentence for each thing that was changed, or that is no longer read (also in ``source.notices``).
@@ -81,6 +91,7 @@ def upgrade_net(net: schema.NetParameter, source: Source | None = None) -> list[
         _upgrade_layers(net, source, notices)
     if net.input:
         _upgrade_input(net, source, notices)
+    notices += adapt(net, source, lenient)
     _freeze_batch_norm(net, source, notices)
     _name_dead_fields(net, source, notices)
     source.notices.extend(notices)
@@ -108,9 +119,9 @@ def upgrade_solver(solver: schema.SolverParameter, source: Source | None = None)
         notices.append(f'{source.where("type")}: solver_type: {old} is read as type: "{solver.type}"')
     for name in ("net_param", "train_net_param"):
         if solver.HasField(name):
-            notices += upgrade_net(getattr(solver, name), source.view(name))
+            notices += upgrade_net(getattr(solver, name), source.view(name), solver.lenient)
     for index, net in enumerate(solver.test_net_param):
-        notices += upgrade_net(net, source.view("test_net_param", index))
+        notices += upgrade_net(net, source.view("test_net_param", index), solver.lenient)
     source.notices.extend(notices)
     return notices
 

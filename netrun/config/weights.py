@@ -18,11 +18,16 @@ from netrun.config import hdf5, schema, v0, v1
 from netrun.config.blobs import Blob, blob_pieces, read_blob
 from netrun.config.files import replacing
 from netrun.config.lexer import shown
+from netrun.config.source import Source
 from netrun.config.stored import LayerWeights, State
+from netrun.config.upgrade import upgrade_net
 from netrun.config.wire import LENGTH, VARINT, Array, Piece, Record, Wire, message_pieces
 from netrun.errors import UsageError, WeightsError, Where
 
-__all__ = ["LayerWeights", "State", "read_array", "read_state", "read_weights", "write_state", "write_weights"]
+__all__ = [
+    "LayerWeights", "State", "exceeds_limit", "read_array", "read_state", "read_weights", "upgrade_weights",
+    "write_state", "write_weights",
+]  # fmt: skip
 
 LIMIT = 2**31 - 1
 """Bytes that a protobuf file may have: no reader of the format, Caffe's included, opens a larger one."""
@@ -102,6 +107,61 @@ def write_weights(
             for i, array in enumerate(blobs.get(index, ())):
                 pieces += blob_pieces(_LAYER["blobs"], array, gradients[i] if i < len(gradients) else None)
             stream.writelines(message_pieces(_NET["layer"], pieces))
+
+
+def upgrade_weights(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> list[str]:
+    """Write a .caffemodel of any age in the current form; values and shapes stay as they are, bit for bit.
+
+    Returns:
+        One sentence for each thing that was changed; none for a file that was current.
+
+    Raises:
+        UsageError: a file cannot be read or written, or ``old`` is HDF5, which has but one form.
+        WeightsError: it is damaged or no weight file.
+    """
+    wire = _open(old)
+    if hdf5.is_hdf5(wire.data):
+        raise UsageError(f"{wire.file} is an HDF5 file: that form never changed, there is nothing to upgrade")
+    stored = read_weights(old)
+    try:
+        net = schema.NetParameter.FromString(_without_blobs(wire))
+    except (DecodeError, UnicodeDecodeError):
+        raise WeightsError("damaged: the fields beside the values do not parse", Where(wire.file)) from None
+    net.DiscardUnknownFields()
+    notices = upgrade_net(net, Source(wire.file))
+    layers = list(net.layer)
+    del net.layer[:]
+    with _writing(new) as stream:
+        stream.write(net.SerializePartialToString())
+        for layer in layers:
+            pieces: list[Piece] = [layer.SerializePartialToString()]
+            # Upgrades add layers and drop some, but never change a name or the order.
+            at = next((i for i, given in enumerate(stored) if given.name == layer.name), None)
+            if at is not None:
+                given = stored.pop(at)
+                for blob, diff in zip(given.blobs, given.diffs, strict=True):
+                    pieces += blob_pieces(_LAYER["blobs"], blob, diff, given.legacy and blob.ndim == 4)
+            stream.writelines(message_pieces(_NET["layer"], pieces))
+    return notices
+
+
+def _without_blobs(wire: Wire) -> bytes:
+    """The message of a weight file with all values left away."""
+    kept = bytearray()
+    for record in wire.records(0, len(wire.data)):
+        if record.kind != LENGTH or record.number not in (_NET["layer"], _NET["layers"]):
+            kept += wire.raw(record)
+            continue
+        content = bytearray()
+        current = record.number == _NET["layer"]
+        for field in wire.records(record.start, record.end):
+            if field.kind == LENGTH and not current and field.number == _V1["layer"]:
+                inner = [wire.raw(r) for r in wire.records(field.start, field.end) if r.number != _V0["blobs"]]
+                content += b"".join(map(bytes, message_pieces(_V1["layer"], inner)))
+            elif field.number != (_LAYER if current else _V1)["blobs"]:
+                content += wire.raw(field)
+        kept += b"".join(map(bytes, message_pieces(record.number, [bytes(content)])))
+    return bytes(kept)
 
 
 def read_state(path: str | os.PathLike[str]) -> State:

@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..device import Step
-from ..program import Call
-from . import conv, dense, lrn, pointwise, pool, shape
+from ..kernels import OPS
+from ..program import Call, Program
+from ..types import PLAIN, Spec
+from . import conv, dense, dnnl, lrn, pointwise, pool, shape
 from .host import step_of
+from .layouts import nbytes
+from .memory import chain
+from .onednn import GRAD_WB, Recipes
+from .prepare import prepare
 from .reference import Reference
 
 BODIES: Mapping[str, Callable[..., Step]] = {
@@ -30,8 +38,9 @@ BODIES: Mapping[str, Callable[..., Step]] = {
 """Kernel name -> function of (tensors in order, scratch, attributes by name) that gives back the step."""
 
 WORKSPACES: Mapping[str, Callable[[Call], int]] = {
-    **{op: lambda call: conv.conv_bytes(call.op.name, call.args, **call.attrs)
-       for op in ("conv", "conv_grad_x", "conv_grad_w")},
+    **{op: lambda call: conv.conv_bytes(call.op.name.removesuffix("b"), call.args[:4 - ("grad" in call.op.name)],
+                                         call.attrs["window"], call.attrs["groups"])
+       for op in ("conv", "conv_grad_x", "conv_grad_w", "conv_grad_wb")},
     "pool_max": pool.workspace, "pool_max_grad": pool.workspace,
     "pool_avg": pool.workspace, "pool_avg_grad": pool.workspace,
     "lrn": lrn.workspace, "lrn_grad": lrn.workspace,
@@ -42,18 +51,73 @@ WORKSPACES: Mapping[str, Callable[[Call], int]] = {
 
 
 class Fast(Reference):
-    """The host device that trains."""
+    """The host device that trains.
+
+    Args:
+        numpy: run everything on NumPy, even where oneDNN is at hand.
+    """
 
     name = "cpu"
 
+    def __init__(self, numpy: bool = False) -> None:
+        super().__init__()
+        library = None if numpy else dnnl.library()
+        self.recipes = Recipes(library) if library is not None else None
+
+    @property
+    def note(self) -> str:
+        """What does the arithmetic, and why not oneDNN if it does not: one line."""
+        if self.recipes is not None:
+            return f"oneDNN {self.recipes.lib.version}"
+        return f"NumPy {np.__version__} (no oneDNN: {dnnl.reason()})" if dnnl.reason() else f"NumPy {np.__version__}"
+
+    def prepare(self, program: Program) -> Program:
+        """With oneDNN: calls fused and layouts chosen."""
+        return program if self.recipes is None else prepare(program, self.recipes)
+
+    def nbytes(self, spec: Spec) -> int:
+        """Bytes of an array in its layout."""
+        return nbytes(spec)
+
+    def array(self, memory: Any, offset: int, spec: Spec) -> Any:
+        """A view of ``memory`` from byte ``offset`` on. Only the library looks inside one that is not plain."""
+        if spec.layout == PLAIN:
+            return super().array(memory, offset, spec)
+        return memory[offset : offset + nbytes(spec)]
+
     def workspace(self, call: Call) -> int:
         """Scratch bytes of the call."""
+        recipe = self.recipes.of(call) if self.recipes is not None else None
+        if recipe is not None:
+            return recipe.scratch
         measure = WORKSPACES.get(call.op.name)
         return measure(call) if measure else 0
 
     def bind(self, call: Call, args: Sequence[Any], scratch: Any) -> Step:
-        """The fast body where there is one, else the reference's."""
+        """The library's primitives where it has them, else the fast body, else the reference's."""
+        recipe = self.recipes.of(call) if self.recipes is not None else None
+        if recipe is not None:
+            pairs = zip(call.op.arguments, args, strict=True)
+            arrays = {a.name: arg if isinstance(arg, tuple) else (arg,) for a, arg in pairs if arg is not None}
+            return step_of(call, recipe.bind(arrays, scratch))
+        if "then" in call.attrs or call.op.name not in OPS:
+            return self._apart(call, args, scratch)
         body = BODIES.get(call.op.name)
         if body is None:
             return super().bind(call, args, scratch)
         return step_of(call, body(*args, scratch, **call.attrs))
+
+    def _apart(self, call: Call, args: Sequence[Any], scratch: Any) -> Step:
+        """A fused call the library refuses, as the calls it was made of."""
+        if call.op.name == GRAD_WB.name:
+            _, dy, *_, db = args
+            axes = tuple(i for i in range(dy.ndim) if i != 1)
+            attrs = dict(call.attrs)
+            first = BODIES["conv_grad_w"](*args[:3], scratch, **attrs)
+            second = BODIES["reduce"]((dy,), db, scratch, expr="a", how="sum", axes=axes)
+        else:
+            attrs = {k: v for k, v in call.attrs.items() if k != "then"}
+            first = BODIES[call.op.name](*args, scratch, **attrs)
+            second = BODIES["pointwise"]((args[-1],), args[-1], None, expr=call.attrs["then"])
+        return step_of(call, chain([first, second]))
+

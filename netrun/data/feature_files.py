@@ -1,10 +1,11 @@
-"""Values of blobs into files: .npy, .npz, HDF5, or a database of float records as Caffe's extract_features writes it."""
+"""Values of blobs into files: .npy, .npz, HDF5, or a database of float records, as Caffe's extract_features writes."""
 
 from __future__ import annotations
 
 import math
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +23,9 @@ Array = npt.NDArray[Any]
 HDF5_ENDINGS = (".h5", ".hdf5")
 
 
-def write_features(out: str | os.PathLike[str], batches: Iterable[Mapping[str, Array]], backend: str = "") -> list[Path]:
+def write_features(
+    out: str | os.PathLike[str], batches: Iterable[Mapping[str, Array]], backend: str = ""
+) -> list[Path]:
     """Writes the batches of every blob one below the other; returns what was made.
 
     ``out`` ending in .npz, .h5 or .hdf5 is a file with an array for each blob. Else it is a folder with a .npy file
@@ -98,8 +101,11 @@ def _write(target: Path, arrays: dict[str, Array], backend: str) -> list[Path]:
         _write_hdf5(target, arrays)
         return [target]
     if ending == ".npz":
-        with replacing(target) as stream:
-            np.savez(stream, **arrays)
+        # Not np.savez, whose own parameters are names that a blob may have.
+        with replacing(target) as stream, zipfile.ZipFile(stream, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
         return [target]
     target.mkdir(exist_ok=True)
     made = []

@@ -42,13 +42,13 @@ def read_image_list(source: str, folder: str = "", root: str = "") -> ImageList:
     path = resolve(source, folder)
     try:
         stat = os.stat(path)
-        return _read(path, source, folder, root, (stat.st_mtime_ns, stat.st_size))
+        return _read(path, source, folder, root, (os.getcwd(), stat.st_mtime_ns, stat.st_size, stat.st_ino))
     except OSError as error:
         raise DataError(f"source {source} cannot be read: {error.strerror}") from None
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: str, source: str, folder: str, root: str, _: tuple[int, int]) -> ImageList:
+def _read(path: str, source: str, folder: str, root: str, _: object) -> ImageList:
     """The list. A net asks for it once for the shapes and once for the images; a million lines take a second."""
     names: list[str] = []
     values: list[list[float]] = []

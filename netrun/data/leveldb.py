@@ -40,7 +40,7 @@ class LevelDb:
         self._close = weakref.finalize(self, _release, self._path)
         try:
             # LevelDB reaches a record by its key alone, so the n-th one needs the list.
-            self._keys: list[bytes] = self._asked(lambda: list(self._db.iterator(include_value=False)))
+            self._keys: list[bytes] = self._asked(self._list_keys)
             if not self._keys:
                 raise DataError(f"source {self.source} is empty: it holds no records")
         except BaseException:
@@ -55,7 +55,7 @@ class LevelDb:
             DataError: the database is damaged there.
         """
         key = self._keys[number]
-        value: bytes | None = self._asked(lambda: self._db.get(key))
+        value: bytes | None = self._asked(lambda: self._db.get(key, verify_checksums=True))
         if value is None:
             raise DataError(f"source {self.source} is damaged: record number {number} has a key but no value")
         return key, value
@@ -63,6 +63,16 @@ class LevelDb:
     def close(self) -> None:
         """Closes the database when nobody else in this process reads it. Calling it twice is fine."""
         self._close()
+
+    def _list_keys(self) -> list[bytes]:
+        # The comfortable iterator of plyvel ends without a word where a table cannot be read; this one does not.
+        rows = self._db.raw_iterator(verify_checksums=True)
+        rows.seek_to_first()
+        keys = []
+        while rows.valid():
+            keys.append(rows.key())
+            rows.next()
+        return keys
 
     def _asked(self, question: Callable[[], T]) -> T:
         import plyvel
@@ -117,5 +127,7 @@ def _release(path: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip()
+    words = error.args[0] if error.args else ""
+    text = words.decode(errors="replace") if isinstance(words, bytes) else str(error)
+    text = text.strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.int32]
 
 _BITS = 11  # of a weight after the point
@@ -28,22 +31,35 @@ def resize(planes: Bytes, height: int, width: int) -> Bytes:
     left, right, of_left, of_right = _weights(columns, width)
     # Off the image the border pixel goes on. Along x it then has the whole weight; along y it keeps two parts, which
     # are rounded one by one.
-    inside = (left >= 0) & (left < columns - 1)
-    of_left, of_right = np.where(inside, of_left, 1 << _BITS), np.where(inside, of_right, 0)
-    left, right = np.clip(left, 0, columns - 1), np.clip(right, 0, columns - 1)
+    outside = (left < 0) | (left >= columns - 1)
+    of_left[outside], of_right[outside] = 1 << _BITS, 0
     top, bottom, of_top, of_bottom = _weights(rows, height)
-    top, bottom = np.clip(top, 0, rows - 1), np.clip(bottom, 0, rows - 1)
 
-    used, place = np.unique(np.concatenate([top, bottom]), return_inverse=True)
-    lines = planes[:, used].astype(np.int32)
-    lines = (lines[:, :, left] * of_left + lines[:, :, right] * of_right) >> 4
-    upper = (lines[:, place[:height]] * of_top[:, np.newaxis]) >> 16
-    lower = (lines[:, place[height:]] * of_bottom[:, np.newaxis]) >> 16
-    resized: Bytes = ((upper + lower + 2) >> 2).astype(np.uint8)
+    # Only rows that are used, and in place where it goes: this takes as long as decoding the image does.
+    used, place = np.unique(np.clip(np.concatenate([top, bottom]), 0, rows - 1), return_inverse=True)
+    lines = np.take(np.ascontiguousarray(planes), used, axis=1)
+    mixed = _weighed(lines, left, of_left, 2)
+    mixed += _weighed(lines, right, of_right, 2)
+    mixed >>= 4
+    upper = _weighed(mixed, place[:height], of_top, 1)
+    upper >>= 16
+    lower = _weighed(mixed, place[height:], of_bottom, 1)
+    lower >>= 16
+    upper += lower
+    upper += 2
+    upper >>= 2
+    resized: Bytes = upper.astype(np.uint8)
     return resized
 
 
-def _weights(size: int, wanted: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Weights, Weights]:
+def _weighed(values: npt.NDArray[Any], places: Places, weights: Weights, axis: int) -> npt.NDArray[np.int32]:
+    """The values at places along an axis (the nearest one there is), each times its weight."""
+    found = np.take(values, places, axis=axis, mode="clip").astype(np.int32, copy=False)
+    found *= weights if axis == 2 else weights[:, np.newaxis]
+    return found
+
+
+def _weights(size: int, wanted: int) -> tuple[Places, Places, Weights, Weights]:
     """For each of the wanted pixels along an axis: its two neighbours, which may lie off the image, and their weights.
 
     Positions are worked out in double precision and weights in single, since their rounding shows in the result.

@@ -5,8 +5,11 @@ from . import (
     conv,
     dense,
     dropout,
+    filter,
+    forks,
     function,
     hdf5,
+    host,
     images,
     inputs,
     loss,
@@ -14,6 +17,7 @@ from . import (
     metric,
     norm,
     pool,
+    python,
     recurrent,
     reduce,
     scale,
@@ -22,6 +26,7 @@ from . import (
 from .base import Context, Layer, layer_type
 
 __all__ = [
-    "Context", "Layer", "activation", "conv", "dense", "dropout", "function", "hdf5", "images", "inputs", "layer_type",
-    "loss", "margin", "metric", "norm", "pool", "recurrent", "reduce", "scale", "shape",
+    "Context", "Layer", "activation", "conv", "dense", "dropout", "filter", "forks", "function", "hdf5", "host",
+    "images", "inputs", "layer_type", "loss", "margin", "metric", "norm", "pool", "python", "recurrent", "reduce",
+    "scale", "shape",
 ]  # fmt: skip

@@ -22,10 +22,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, NoReturn
 
 from ..config import schema
+from ..config.forks import type_hint
 from ..errors import ConfigError, Problem, ShapeError, Where, nearest
 from ..fillers import filler_problem
 from ..kernels import Kernels
-from ..types import Spec, Tensor
+from ..types import Shape, Spec, Tensor
 
 Count = int | tuple[int, int | None]
 """How many bottoms or tops: exactly n, or (least, most) with None for no limit."""
@@ -34,17 +35,24 @@ Count = int | tuple[int, int | None]
 @dataclass
 class Declared:
     """A tensor a layer owns: ``role`` is "learned" (trained), "statistic" (a parameter blob no gradient reaches, such
-    as a running mean) or "state" (carried between forwards, in no weight file)."""
+    as a running mean) or "state" (carried between forwards, in no weight file). ``value``: what it holds at first,
+    where no filler says it."""
 
     name: str
     spec: Spec
     role: str
     filler: schema.FillerParameter | None = None
+    value: Any = None
 
 
 @dataclass
 class Context:
-    """What the compiler tells a layer about its surroundings; the defaults serve a layer that stands alone."""
+    """What the compiler tells a layer about its surroundings; the defaults serve a layer that stands alone.
+
+    Attributes:
+        measured: shapes of the tops that the data asked for (:meth:`Layer.measure`); None in the first compilation.
+        before: the same layer in the first compilation, for what it carries on in Python.
+    """
 
     phase: int = schema.TEST
     dtype: str = "float32"
@@ -53,6 +61,8 @@ class Context:
     locate: Callable[..., Where | None] = lambda *path: None
     producers: list[str] = field(default_factory=list)
     tops: int | None = None
+    measured: Sequence[Shape] | None = None
+    before: Layer | None = None
 
 
 class Layer:
@@ -73,6 +83,8 @@ class Layer:
     """Names and defaults of the parameters given as ``option { key value }``."""
     skips: ClassVar[frozenset[int]] = frozenset()
     """Bottoms that never receive a gradient (labels, indices)."""
+    varying: ClassVar[bool] = False
+    """The shapes of the tops depend on values: they are known only when a forward pass arrives here (``measure``)."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -104,6 +116,17 @@ class Layer:
         """The forward pass as kernel calls: reads bottoms, writes every top."""
         raise NotImplementedError(f"{type(self).__name__}.forward")
 
+    def measure(self, values: Callable[[int], Any]) -> Sequence[Shape]:
+        """Shapes of the tops for the values of this forward pass, if the type is ``varying``.
+
+        Args:
+            values: gives the values of a bottom, by its number, as a NumPy array.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.measure")
+
+    def close(self) -> None:
+        """Let go of what the layer holds open (a file it writes)."""
+
     def learned(self, name: str, shape: Sequence[int], filler: schema.FillerParameter | None = None) -> None:
         """Declare a trained parameter; it becomes ``self.<name>``. The order of calls is the order of its blobs."""
         self._declare(name, shape, "learned", filler)
@@ -112,15 +135,17 @@ class Layer:
         """Declare a parameter blob that the forward pass itself updates and no gradient reaches."""
         self._declare(name, shape, "statistic", filler)
 
-    def state(self, name: str, shape: Sequence[int]) -> None:
-        """Declare a value carried from one forward to the next (zero at first); it is in no weight file."""
-        self._declare(name, shape, "state", None)
+    def state(self, name: str, shape: Sequence[int], value: Any = None) -> None:
+        """Declare a value carried from one forward to the next (at first zero, or ``value``); in no weight file."""
+        self._declare(name, shape, "state", None, value)
 
-    def _declare(self, name: str, shape: Sequence[int], role: str, filler: schema.FillerParameter | None) -> None:
+    def _declare(
+        self, name: str, shape: Sequence[int], role: str, filler: schema.FillerParameter | None, value: Any = None
+    ) -> None:
         problem = filler_problem(filler, tuple(shape)) if filler is not None else ""
         if problem:
             self.fail(f"{name}: {problem}", at=self._filler_field(name))
-        self.declared.append(Declared(name, Spec(tuple(shape), self.context.dtype), role, filler))
+        self.declared.append(Declared(name, Spec(tuple(shape), self.context.dtype), role, filler, value))
 
     def _filler_field(self, name: str) -> str:
         """The field that holds the filler of a blob: weight_filler, or filler where a type has but one."""
@@ -201,7 +226,7 @@ class Layer:
         self.declared.clear()
         tops = [Spec(s.shape, s.dtype) for s in self.setup(self.bottom_specs)]
         for top in tops:
-            if any(n < 1 for n in top.shape) and not any(0 in b.shape for b in bottom):
+            if any(n < 1 for n in top.shape) and not (self.varying or any(0 in b.shape for b in bottom)):
                 self.fail(f"the top would have the shape {' '.join(map(str, top.shape))}: every axis needs at least 1")
         if len(tops) != (self.context.tops or len(self.message.top) or len(tops)):
             self.fail(f"{len(self.message.top)} tops are named, the layer makes {len(tops)}")
@@ -286,7 +311,8 @@ def layer_type(name: str, where: Where | None = None, layer: str = "") -> type[L
     head = f"layer {layer}: " if layer else ""
     if not name:
         raise ConfigError(f'{head}has no type (write, say, type: "Convolution")', where)
-    raise ConfigError(f'{head}there is no layer type "{name}"{nearest(name, Layer.registry)}', where)
+    hint = type_hint(name) or nearest(name, Layer.registry)
+    raise ConfigError(f'{head}there is no layer type "{name}"{hint}', where)
 
 
 __all__ = [

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..config import schema
+from ..config.paths import resolve
 from ..kernels import Kernels
 from ..types import Spec
 from .base import Layer, stop
@@ -106,7 +110,8 @@ class InfogainLoss(Layer):
     """loss = sum over the positions of -sum over k of H[label,k] * log(max(p[k], 1e-20)) / norm, p = softmax(x)
 
     Bottoms: scores x, with the classes on infogain_loss_param.axis; labels 0 .. K - 1 (fractions are cut off), one for
-    each position; the matrix H, K * K values. No gradient passes to labels and H. Tops: the loss; if named, p.
+    each position; the matrix H, K * K values, unless it comes from the BlobProto file ``source``. No gradient passes to
+    labels and H. Tops: the loss; if named, p.
     ignore_label and norm as in SoftmaxWithLoss. The gradient is p * sum(H[label]) - H[label] even where the logarithm
     is cut off at 1e-20.
     """
@@ -116,20 +121,35 @@ class InfogainLoss(Layer):
     tops = (1, 2)
     loss = True
     skips = frozenset({1, 2})
+    matrix: Any
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         if self.message.loss_param.HasField("normalize"):
             self.fail("loss_param.normalize is not for this type", hint="write normalization: VALID or BATCH_SIZE")
         self._axis = self.axis(self.p.axis, len(bottom[0].shape))
         self._sizes = check_labels(self, bottom, self._axis)
-        if len(bottom) < 3:
-            self.fail(
-                "reads its matrix H from the third bottom only so far", hint="add a third bottom, say of an Input"
-            )
         classes = self._sizes[1]
-        if bottom[2].count != classes * classes:
+        if len(bottom) < 3:
+            self.state("matrix", (classes, classes), self._read_matrix(classes))
+        elif bottom[2].count != classes * classes:
             self.fail(f"H needs {classes} x {classes} values, got {bottom[2].count}", bottom=[0, 2])
         return [self.spec(()), bottom[0]][: max(1, len(self.message.top))]
+
+    def _read_matrix(self, classes: int) -> Any:
+        source = self.p.source
+        if not source:
+            self.fail("has no matrix H", hint="add a third bottom, or write infogain_loss_param { source: FILE }")
+        blob = schema.BlobProto()
+        try:
+            blob.ParseFromString(Path(resolve(source, self.context.folder)).read_bytes())
+        except OSError as error:
+            self.fail(f'source "{source}" cannot be read: {error.strerror}', at="source")
+        except Exception:  # protobuf's DecodeError, which has another class in each of its implementations
+            self.fail(f'source "{source}" is no BlobProto', at="source")
+        values = np.array(blob.data or blob.double_data, self.context.dtype)
+        if values.size != classes * classes:
+            self.fail(f'source "{source}": H needs {classes} x {classes} values, got {values.size}', at="source")
+        return values.reshape(classes, classes)
 
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         outer, classes, inner = self._sizes
@@ -140,7 +160,8 @@ class InfogainLoss(Layer):
         if ignored(self) is not None:  # any row will do there, its weight is 0
             index = k.temp("index", (outer, 1, inner))
             k.pointwise([label], index, expr=f"a * {counted(self, 'a')}")
-        k.gather(k.view(bottom[2], (classes, classes)), k.view(index, (outer, inner)), rows)
+        matrix = k.view(bottom[2], (classes, classes)) if len(bottom) > 2 else self.matrix
+        k.gather(matrix, k.view(index, (outer, inner)), rows)
         k.reduce([rows], sums, expr="a", how="sum", axes=(2,))
         gain = k.temp("gain", (outer, classes, inner))
         k.transpose(rows, gain, axes=(0, 2, 1))

@@ -349,4 +349,31 @@ row("random", "always", random("bernoulli", 1.0, 1, 40))
 row("random", "a seed of 64 bits", random("uniform", 0.0, 1, 3, 3, seed=2**60 + 3), rtol=0, atol=0)
 row("random", "one number", random("uniform", 0.0, 9), rtol=0, atol=0)
 
+
+# --------------------------------------------------------------------------------------------------------------- host
+def outer_product(xs: Any, ys: Any) -> None:
+    """Two outputs of two inputs, in Python."""
+    np.multiply.outer(xs[0], xs[1], out=ys[0])
+    ys[1][...] = xs[0].sum()
+
+
+def outer_product_gradient(wanted: tuple[bool, ...]) -> Any:
+    """What makes the gradient of it."""
+
+    def step(given: Any, targets: Any) -> None:
+        a, b, _, _, dy, dsum = given
+        found = dy @ b + dsum, a @ dy
+        for target, value in zip(targets, [v for v, want in zip(found, wanted, strict=True) if want], strict=True):
+            target[...] = value
+
+    return step
+
+
+for _note, _wants in (("two inputs", ["xs"]), ("a gradient of one of them", ["xs[1]"])):
+    row("host", _note, lambda r, t: (
+        ((normal(r, t, 3), normal(r, t, 4)), (Spec((3, 4), t), Spec((), t))),
+        {"fn": outer_product, "grad": outer_product_gradient}), _wants)  # fmt: skip
+row("host", "no gradient", lambda r, t: (((normal(r, t, 3), normal(r, t, 4)), (Spec((3, 4), t), Spec((), t))),
+                                         {"fn": outer_product, "grad": None}))  # fmt: skip
+
 __all__ = ["KERNELS"]

@@ -6,6 +6,9 @@ the gradient checks, and whatever else wants every layer on every device.
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +24,9 @@ Draw = Callable[..., Any]
 Shape = tuple[int, ...]
 TRAIN, TEST = schema.TRAIN, schema.TEST
 GOLDEN = Path(__file__).parents[1] / "golden"
+SCRATCH = Path(tempfile.mkdtemp())
+"""A folder for what rows write; it goes with the process."""
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class LayerCase:
         rtol: of the gradient check; more than the default only where the gradient is not the derivative on purpose.
         names: names of the tops where the layer cares; y0, y1 ... otherwise.
         needs: the optional Python package without which the layer cannot be set up.
+        quiet: the tops from which no gradient comes, by number.
     """
 
     type: str
@@ -65,6 +72,7 @@ class LayerCase:
     rtol: float = 1e-5
     names: tuple[str, ...] = ()
     needs: str = ""
+    quiet: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.type}: {self.note}"
@@ -193,7 +201,7 @@ for _body in (
 ):  # fmt: skip
     row("Pooling", f"MAX {_body}", f"pooling_param {{ {_body} }}", x(2, 3, 7, 6, values=distinct))
     row("Pooling", f"AVE {_body}", f"pooling_param {{ pool: AVE {_body} }}", x(2, 3, 7, 6))
-row("Pooling", "mask", "pooling_param { kernel_size: 3 stride: 2 }", x(2, 3, 7, 6, values=distinct), tops=2)
+row("Pooling", "mask", "pooling_param { kernel_size: 3 stride: 2 }", x(2, 3, 7, 6, values=distinct), tops=2, quiet=(1,))
 row("Pooling", "one axis", "pooling_param { kernel_size: 3 stride: 2 }", x(2, 3, 8, values=distinct))
 row("Pooling", "three axes", "pooling_param { pool: AVE kernel_size: 2 stride: 2 }", x(2, 2, 4, 5, 3))
 row("Pooling", "stochastic in training", "pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }",
@@ -291,6 +299,39 @@ row("ArgMax", "with values", "argmax_param { top_k: 2 out_max_val: true }", x(2,
 row("ArgMax", "an axis", "argmax_param { axis: 1 }", x(2, 3, 4), wants=[])
 row("ArgMax", "values of an axis", "argmax_param { axis: 1 out_max_val: true }", x(2, 3, 4), wants=[])
 
+_MATRIX = SCRATCH / "gain.binaryproto"
+_MATRIX.write_bytes(schema.BlobProto(num=1, channels=1, height=3, width=3, data=range(9)).SerializeToString())
+row("InfogainLoss", "its matrix from a file", f'infogain_loss_param {{ source: "{_MATRIX}" }}',
+    x(4, 3), x(4, values=classes(3)), wants=[0])  # fmt: skip
+
+# ----------------------------------------------------------------------------------------------------------- recurrent
+_WEIGHTS = 'weight_filler { type: "uniform" min: -0.5 max: 0.5 } bias_filler { type: "uniform" min: -0.5 max: 0.5 }'
+_CONT = x(3, 2, values=classes(2))
+for _kind, _states in (("LSTM", 2), ("RNN", 1)):
+    _first = [x(1, 2, 3)] * _states
+    row(_kind, "plain", f"recurrent_param {{ num_output: 3 {_WEIGHTS} }}", x(3, 2, 4), _CONT, wants=[0])
+    row(_kind, "images", f"recurrent_param {{ num_output: 2 {_WEIGHTS} }}", x(3, 2, 2, 2, 3), _CONT, wants=[0])
+    row(_kind, "two axes", f"recurrent_param {{ num_output: 2 {_WEIGHTS} }}", x(3, 2), _CONT, wants=[0])
+    row(_kind, "an input that stays", f"recurrent_param {{ num_output: 3 {_WEIGHTS} }}",
+        x(3, 2, 4), _CONT, x(2, 5, batch=False), wants=[0, 2])  # fmt: skip
+    row(_kind, "state from outside", f"recurrent_param {{ num_output: 3 expose_hidden: true {_WEIGHTS} }}",
+        x(3, 2, 4), _CONT, *_first, wants=[0], tops=1 + _states, quiet=(1, 2)[:_states])  # fmt: skip
+    row(_kind, "an input that stays, state from outside",
+        f"recurrent_param {{ num_output: 3 expose_hidden: true {_WEIGHTS} }}",
+        x(3, 2, 4), _CONT, x(2, 5, batch=False), *_first, wants=[0, 2], tops=1 + _states,
+        quiet=(1, 2)[:_states])  # fmt: skip
+row("LSTMUnit", "plain", "", x(1, 3, 2), x(1, 3, 8), x(1, 3, values=classes(2)), wants=[0, 1], tops=2)
+row("LSTMUnit", "fractions of a memory", "", x(2, 3), x(2, 12), x(2, values=fractions), wants=[0, 1], tops=2)
+
+# ------------------------------------------------------------------------------------------------------------- the host
+row("Filter", "all are selected", "", x(4, 3, 2), x(4, values=positive), wants=[0])
+row("Filter", "two bottoms", "", x(4, 3), x(4, 2, 2), x(4, 1, 1, 1), wants=[0, 1], tops=2)
+_MODULE = 'module: "cases.python_layers"'
+row("Python", "trained parameters", f'python_param {{ {_MODULE} layer: "Affine" param_str: "1.5" }}', x(4, 3))
+row("Python", "a loss", f'python_param {{ {_MODULE} layer: "Distance" }}', x(4, 3), x(4, 3))
+row("HDF5Output", "plain", f'hdf5_output_param {{ file_name: "{SCRATCH / "out.h5"}" }}',
+    x(4, 3), x(4), tops=0, needs="h5py")  # fmt: skip
+
 # -------------------------------------------------------------------------------------------------------------- inputs
 row("Input", "one shape for two tops", "input_param { shape { dim: 2 dim: 3 } }", tops=2)
 row("Data", "its shape is said", 'data_param { source: "absent" backend: LMDB batch_size: 4 '
@@ -300,6 +341,12 @@ row("DummyData", "two shapes", "dummy_data_param { shape { dim: 2 } shape { dim:
 _LIST = GOLDEN / "solvers" / "data" / "train_list.txt"
 row("HDF5Data", "two datasets", f'hdf5_data_param {{ source: "{_LIST}" batch_size: 4 }}',
     tops=2, names=("data", "label"), needs="h5py")  # fmt: skip
+row("ImageData", "its size is said", 'image_data_param { source: "absent" batch_size: 4 new_height: 6 new_width: 5 } '
+    "transform_param { crop_size: 4 }", tops=2)  # fmt: skip
+row("WindowData", "its file is absent", 'window_data_param { source: "absent" batch_size: 4 } '
+    "transform_param { crop_size: 5 }", tops=2)  # fmt: skip
 row("MemoryData", "plain", "memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }", tops=2)
+
+import cases.layers_forks  # noqa: E402, F401  (adds its rows)
 
 __all__ = ["LAYERS", "LayerCase"]

@@ -1,6 +1,12 @@
 // Runs CUDA C++ kernels on the CPU, one block at a time. The threads of a block are fibers: a thread that waits at a
-// barrier gives way to the next. Kernels that never wait cost one loop. With CUDA_CPU_SHUFFLE=1 in the environment a
-// warp chosen at random runs as far ahead as it can, then another: this shows a missing __syncthreads().
+// barrier gives way to the next. Kernels that never wait cost one loop.
+//
+// With CUDA_CPU_SHUFFLE=<number> in the environment (read at each launch) everything that CUDA leaves open is drawn at
+// random from that number: the order of the blocks, which warp runs ahead of the others and how far, the order of the
+// threads of a warp. A missing __syncthreads() then gives wrong results.
+//
+// Shared memory holds NaN when a block starts. A launch gives back what is wrong with it, as text: threads at different
+// barriers, threads that have left before a barrier of the block, threads that wait for ever.
 // Not covered: the memory model, half types, speed.
 #pragma once
 #include <ucontext.h>
@@ -12,6 +18,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -24,7 +31,11 @@
 #define __forceinline__ inline
 #define __noinline__
 #define __launch_bounds__(...)
-#define __shared__ static
+// All of a kernel's shared variables lie in one section, so that they can be filled before each block. (Variables of
+// templates cannot: declare shared memory in the kernel.)
+#define __shared__ static __attribute__((section("cuda_shared")))
+extern "C" char __start_cuda_shared[] __attribute__((weak, visibility("hidden")));
+extern "C" char __stop_cuda_shared[] __attribute__((weak, visibility("hidden")));
 #define __constant__ static
 #define __restrict__
 #define DYN_SHARED(T, name) T* name = (T*)cpu::dynamic
@@ -69,8 +80,10 @@ inline char* dynamic = nullptr;
 inline dim3 tid, bid, bdim, gdim;
 inline int threads, current, next;
 inline bool done[MOST];
-inline int waits[MOST];
+struct Waits { int block, warp, line; };
+inline Waits waits[MOST];
 inline uint64_t words[MOST];
+inline const char* wrong = nullptr;
 
 struct Fiber { ucontext_t context; char* stack; int thread; };
 inline Fiber fibers[MOST];
@@ -80,6 +93,10 @@ inline uint64_t seed = 1;
 inline void (*body)(void*) = nullptr;
 inline void* argument = nullptr;
 
+inline int drawn(int n) {
+  seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+  return (int)((seed >> 33) % (uint64_t)n);
+}
 inline void become(int i) { current = i; tid = {i % bdim.x, i / bdim.x % bdim.y, i / (bdim.x * bdim.y)}; }
 inline void give_way() {
   Fiber* me = running;
@@ -88,28 +105,46 @@ inline void give_way() {
   running = me;
   become(thread);
 }
-// Every live thread of [low, high) must come as often as this one has.
-inline void barrier(int low, int high) {
-  int wanted = ++waits[current];
+// Every live thread of the block must come to the barrier as often as this one has, and to the same one.
+inline void block_barrier(int line) {
+  int wanted = ++waits[current].block;
+  waits[current].line = line;
   for (;;) {
     bool all = true;
-    for (int i = low; i < high && all; ++i) all = done[i] || waits[i] >= wanted;
+    for (int i = 0; i < threads && all; ++i) all = done[i] || waits[i].block >= wanted;
+    if (all) break;
+    give_way();
+  }
+  for (int i = 0; i < threads; ++i) {
+    if (done[i] && waits[i].block < wanted) wrong = "a thread had left the kernel before a __syncthreads() of its block";
+    if (!done[i] && waits[i].block == wanted && waits[i].line != line) wrong = "threads met at different __syncthreads()";
+  }
+}
+inline void warp(int& low, int& high) { low = current / 32 * 32; high = std::min(low + 32, threads); }
+inline void warp_barrier() {
+  int low, high, wanted = ++waits[current].warp;
+  warp(low, high);
+  for (;;) {
+    bool all = true;
+    for (int i = low; i < high && all; ++i) all = done[i] || waits[i].warp >= wanted;
     if (all) return;
     give_way();
   }
 }
-inline void warp(int& low, int& high) { low = current / 32 * 32; high = std::min(low + 32, threads); }
 template <class T> T shuffle(T value, int lane, int width) {
   static_assert(sizeof(T) <= 8);
   int low, high;
   warp(low, high);
   words[current] = 0;
   memcpy(&words[current], &value, sizeof(T));
-  barrier(low, high);
+  warp_barrier();
   int mine = current - low, first = mine / width * width, from = low + lane;
   T result = value;
-  if (lane >= first && lane < first + width && from < high) memcpy(&result, &words[from], sizeof(T));
-  barrier(low, high);
+  if (lane >= first && lane < first + width && from < high) {
+    if (done[from]) wrong = "a shuffle reads from a thread that has left the kernel";
+    memcpy(&result, &words[from], sizeof(T));
+  }
+  warp_barrier();
   return result;
 }
 // A fiber runs one thread after another; only one that waits keeps its fiber.
@@ -134,7 +169,15 @@ inline void start(Fiber& f, int thread) {
   makecontext(&f.context, (void (*)())entry, 0);
   f.thread = thread;
 }
-inline void resume(Fiber& f) { running = &f; become(f.thread); swapcontext(&scheduler, &f.context); }
+// Whether the thread got any further.
+inline bool resume(Fiber& f) {
+  int thread = f.thread;
+  Waits before = waits[thread];
+  running = &f;
+  become(thread);
+  swapcontext(&scheduler, &f.context);
+  return done[thread] || waits[thread].block != before.block || waits[thread].warp != before.warp;
+}
 inline void in_order() {
   int used = 0;
   next = 0;
@@ -143,53 +186,62 @@ inline void in_order() {
     resume(fibers[used]);
     used += fibers[used].thread >= 0;
   }
-  for (int live = used; live;) {
-    live = 0;
-    for (int i = 0; i < used; ++i)
-      if (fibers[i].thread >= 0) { resume(fibers[i]); live += fibers[i].thread >= 0; }
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (int i = 0; i < used; ++i) {
+      if (fibers[i].thread >= 0) moved |= resume(fibers[i]);
+    }
   }
 }
 inline void shuffled() {
   next = threads;  // every thread has a fiber of its own
   for (int i = 0; i < threads; ++i) start(fibers[i], i);
-  int chosen = -1;
-  bool moved = false;
-  for (int live = threads; live;) {
-    live = 0;
-    if (!moved) {
-      seed = seed * 6364136223846793005ull + 1442695040888963407ull;
-      chosen = (int)(seed >> 33) % ((threads + 31) / 32);
-    }
-    moved = false;
-    for (int i = 0; i < threads; ++i) {
-      if (done[i]) continue;
-      if (i / 32 != chosen) { ++live; continue; }
-      int before = waits[i];
-      resume(fibers[i]);
-      live += !done[i];
-      moved |= done[i] || waits[i] != before;
+  int warps = (threads + 31) / 32, stuck = 0;
+  while (stuck < warps) {
+    stuck = 0;
+    for (int w = drawn(warps), left = warps; left; --left, w = (w + 1) % warps) {
+      bool moved = false;
+      for (bool again = true; again;) {  // as far ahead as it can
+        again = false;
+        int low = w * 32, size = std::min(32, threads - low), turn = drawn(size), way = drawn(2) ? 1 : size - 1;
+        for (int i = 0, lane = turn; i < size; ++i, lane = (lane + way) % size) {
+          if (!done[low + lane]) again |= resume(fibers[low + lane]);
+        }
+        moved |= again;
+      }
+      stuck = moved ? 0 : stuck + 1;
+      if (moved) break;  // another warp may be drawn
     }
   }
 }
 template <class... A, size_t... I>
-void launch(void (*kernel)(A...), dim3 grid, dim3 block, size_t shared, void** given, std::index_sequence<I...>) {
-  static const bool shuffle = getenv("CUDA_CPU_SHUFFLE") != nullptr;
+const char* launch(void (*kernel)(A...), dim3 grid, dim3 block, size_t shared, void** given, std::index_sequence<I...>) {
+  const char* shuffle = getenv("CUDA_CPU_SHUFFLE");
   gdim = grid;
   bdim = block;
   threads = block.x * block.y * block.z;
+  wrong = nullptr;
   std::vector<char> memory(shared + 16);
   dynamic = (char*)(((uintptr_t)memory.data() + 15) / 16 * 16);
   struct Pack { void (*kernel)(A...); void** given; } pack{kernel, given};
   argument = &pack;
   body = [](void* p) { auto* k = (Pack*)p; k->kernel(*(std::decay_t<A>*)k->given[I]...); };
-  for (bid.z = 0; bid.z < grid.z; ++bid.z)
-    for (bid.y = 0; bid.y < grid.y; ++bid.y)
-      for (bid.x = 0; bid.x < grid.x; ++bid.x) {
-        std::fill(done, done + threads, false);
-        std::fill(waits, waits + threads, 0);
-        std::fill(memory.begin(), memory.end(), (char)0xff);  // NaN: shared memory starts undefined
-        shuffle ? shuffled() : in_order();
-      }
+  uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z, turn = 0, step = 1;
+  if (shuffle) {
+    seed = strtoull(shuffle, nullptr, 10) * 2 + 1;
+    turn = drawn((int)blocks);
+    while (std::gcd(step = 1 + drawn((int)blocks), blocks) != 1) {}
+  }
+  for (uint64_t n = 0; n < blocks && !wrong; ++n, turn = (turn + step) % blocks) {
+    bid = {(unsigned)(turn % grid.x), (unsigned)(turn / grid.x % grid.y), (unsigned)(turn / grid.x / grid.y)};
+    std::fill(done, done + threads, false);
+    std::fill(waits, waits + threads, Waits{});
+    std::fill(memory.begin(), memory.end(), (char)0xff);  // NaN: shared memory starts undefined
+    if (__start_cuda_shared) memset(__start_cuda_shared, 0xff, __stop_cuda_shared - __start_cuda_shared);
+    shuffle ? shuffled() : in_order();
+    if (!wrong && !std::all_of(done, done + threads, [](bool d) { return d; })) wrong = "threads wait for ever";
+  }
+  return wrong;
 }
 }  // namespace cpu
 
@@ -199,21 +251,21 @@ void launch(void (*kernel)(A...), dim3 grid, dim3 block, size_t shared, void** g
 #define gridDim cpu::gdim
 #define warpSize 32
 
-inline void __syncthreads() { cpu::barrier(0, cpu::threads); }
-inline void __syncwarp(unsigned = ~0u) { int low, high; cpu::warp(low, high); cpu::barrier(low, high); }
+#define __syncthreads() cpu::block_barrier(__LINE__)
+inline void __syncwarp(unsigned = ~0u) { cpu::warp_barrier(); }
 inline void __threadfence() {}
 template <class T> T __shfl_sync(unsigned, T v, int lane, int w = 32) { return cpu::shuffle(v, cpu::current % 32 / w * w + lane % w, w); }
 template <class T> T __shfl_down_sync(unsigned, T v, unsigned d, int w = 32) { return cpu::shuffle(v, cpu::current % 32 + (int)d, w); }
 template <class T> T __shfl_up_sync(unsigned, T v, unsigned d, int w = 32) { return cpu::shuffle(v, cpu::current % 32 - (int)d, w); }
 template <class T> T __shfl_xor_sync(unsigned, T v, int m, int w = 32) { return cpu::shuffle(v, cpu::current % 32 ^ m, w); }
 inline unsigned __ballot_sync(unsigned, int test) {
+  int low, high;
+  cpu::warp(low, high);
+  cpu::words[cpu::current] = test != 0;
+  cpu::warp_barrier();
   unsigned all = 0;
-  for (int lane = 0; lane < 32; ++lane) {
-    int low, high;
-    cpu::warp(low, high);
-    int bit = cpu::shuffle(test != 0, lane, 32);
-    if (low + lane < high) all |= (unsigned)bit << lane;
-  }
+  for (int i = low; i < high; ++i) all |= (unsigned)(!cpu::done[i] && cpu::words[i]) << (i - low);
+  cpu::warp_barrier();
   return all;
 }
 template <class T> T atomicAdd(T* p, T v) { T old = *p; *p = old + v; return old; }
@@ -232,20 +284,26 @@ inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
+inline double __longlong_as_double(long long x) { double v; memcpy(&v, &x, 8); return v; }
 inline int __float_as_int(float x) { int v; memcpy(&v, &x, 4); return v; }
+inline unsigned __float_as_uint(float x) { unsigned v; memcpy(&v, &x, 4); return v; }
+inline float __uint_as_float(unsigned x) { float v; memcpy(&v, &x, 4); return v; }
 inline float __int_as_float(int x) { float v; memcpy(&v, &x, 4); return v; }
+// Overloads for float, as CUDA has them: the C library's own names are for double alone.
+using std::ceil, std::cos, std::erf, std::exp, std::expm1, std::fabs, std::floor, std::log, std::log1p, std::pow, std::sin,
+    std::sqrt, std::tanh, std::trunc;
 using std::max;
 using std::min;
 using std::isfinite;
 using std::isinf;
 using std::isnan;
 
-// fakecupy.py adds one for each kernel: a C function with the sizes and the addresses of the arguments.
+// One for each kernel: a C function with the sizes and the addresses of the arguments; it returns what went wrong.
 #define KERNEL_EXPORT(name)                                                                                             \
-  extern "C" void launch_##name(unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,           \
-                                size_t shared, void** given) {                                                          \
+  extern "C" const char* launch_##name(unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,    \
+                                       size_t shared, void** given) {                                                   \
     auto go = [=]<class... A>(void (*kernel)(A...)) {                                                                   \
-      cpu::launch(kernel, dim3{gx, gy, gz}, dim3{bx, by, bz}, shared, given, std::index_sequence_for<A...>{});          \
+      return cpu::launch(kernel, dim3{gx, gy, gz}, dim3{bx, by, bz}, shared, given, std::index_sequence_for<A...>{});   \
     };                                                                                                                  \
-    go(&name);                                                                                                          \
+    return go(&name);                                                                                                   \
   }

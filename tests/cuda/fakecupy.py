@@ -243,6 +243,8 @@ def _compiled(code: str) -> ctypes.CDLL:
             re.findall(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(', code)
         )
     )
+    # C++ names: a kernel may be called like a function of the C library.
+    code = re.sub(r'extern\s+"C"\s+__global__', "__global__", code)
     code += "\n" + "\n".join(f"KERNEL_EXPORT({name})" for name in names)
     shim = SHIM.read_text()
     key = hashlib.sha256((code + shim + " ".join(FLAGS)).encode()).hexdigest()[:24]

@@ -241,8 +241,8 @@ class Cudnn(Library):
             "wgrad": (716, 715, 717, 714, 712, 713),
         }[kind]  # fmt: skip
         made = self.descriptors[first[conv][0]].values
-        window = Window(tuple(self._tensor(first[filters])[902][2:]), tuple(made[103]), tuple(made[105]), tuple(made[102]),
-                        tuple(made[104]))  # fmt: skip
+        kernel = self._tensor(first[filters])[902][2:]
+        window = Window(*map(tuple, (kernel, made[103], made[105], made[102], made[104])))
         final, bias, relu = self._tensor(first[output]), None, False
         for operation in rest:
             mode = self.descriptors[operation[750][0]].values[0][0]
@@ -255,7 +255,9 @@ class Cudnn(Library):
         assert not final.get(907)
         tensors = [self._tensor(first[image]), self._tensor(first[filters]), final]
         dtype = _KINDS[tensors[0][901][0]]
-        return SimpleNamespace(kind=kind, tensors=tensors, window=window, add=first[beta][0], bias=bias, relu=relu, dtype=dtype)
+        return SimpleNamespace(
+            kind=kind, tensors=tensors, window=window, add=first[beta][0], bias=bias, relu=relu, dtype=dtype
+        )
 
     def _tensor(self, pointers: list[int]) -> dict[int, Any]:
         return self.descriptors[pointers[0]].values

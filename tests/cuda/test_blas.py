@@ -90,5 +90,7 @@ def test_an_error_names_the_product() -> None:
 
 
 def test_a_misspelled_precision() -> None:
-    with pytest.raises(UsageError, match=r'no precision "BF61"; did you mean "BF16"\? \(known: FP32, TF32, BF16, FP16\)'):
+    with pytest.raises(
+        UsageError, match=r'no precision "BF61"; did you mean "BF16"\? \(known: FP32, TF32, BF16, FP16\)'
+    ):
         precision("BF61")

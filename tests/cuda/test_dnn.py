@@ -110,7 +110,7 @@ def test_cudnn_that_does_not_start() -> None:
         def cudnnCreate(self, handle: int) -> int:
             return self._fail("cudaGetDeviceCount(&count) != cudaSuccess", 1001)
 
-    with pytest.raises(DeviceError, match="cuDNN 91900 does not start: .*status 1001: cudaGetDeviceCount"):
+    with pytest.raises(DeviceError, match=r"cuDNN 91900 does not start: .*status 1001: cudaGetDeviceCount"):
         Dnn(declare(Broken()), 0x100)
 
 
@@ -130,4 +130,6 @@ def test_sixteen_bits_are_near(name: str, make_device: Make) -> None:
         device.precision = name  # type: ignore[assignment]
         for argument, arrays in run_case(device, case, "float32").items():
             for got, wanted in zip(arrays, run_case(Reference(), case, "float32")[argument], strict=True):
-                np.testing.assert_allclose(got, wanted, 0.02, 0.02 * float(np.abs(wanted).max(initial=1)), err_msg=str(case))
+                np.testing.assert_allclose(
+                    got, wanted, 0.02, 0.02 * float(np.abs(wanted).max(initial=1)), err_msg=str(case)
+                )

@@ -14,11 +14,7 @@ from netrun.data.open import data_shapes, open_feeder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
-CASES = sorted(
-    p.stem
-    for p in (GOLDEN / "data_layers").glob("*.npz")
-    if p.stem != "memory_data"
-)
+CASES = sorted(p.stem for p in (GOLDEN / "data_layers").glob("*.npz") if p.stem != "memory_data")
 
 # Largest difference in levels of an 8-bit pixel: decoders and colour conversions may round differently.
 LEVELS = {"jpeg": 1.0}

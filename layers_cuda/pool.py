@@ -1,0 +1,63 @@
+"""Pooling: one thread an output, or for the adjoints an input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from netrun.program import Call
+
+from .geometry import indices, type_defines
+from .launch import BLOCK, Kernel, Step
+from .windows import sizes, window_defines
+
+if TYPE_CHECKING:
+    from .device import Cuda
+
+
+def _step(device: Cuda, name: str, call: Call, tensors: Sequence[Any], x: Any, y: Any, over: Any) -> Step:
+    """One thread an element of ``over``; x is the side of the inputs, y that of the windows."""
+    count = max(x.size, y.size)
+    kernel = Kernel("pool", name, (*type_defines(x.dtype.name, count), *window_defines(call.attrs["window"])))
+    values = [*tensors, *indices(count, [over.size]), *sizes(x.shape[2:], y.shape[2:])]
+    return device.launcher.step(kernel, device.launcher.blocks(over.size), BLOCK, values)
+
+
+def pool_max(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
+    """Kernels.pool_max, bound."""
+    x, y, _ = args
+    return _step(device, "pool_max", call, args, x, y, y)
+
+
+def pool_max_grad(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
+    """Kernels.pool_max_grad, bound: each input asks the windows over it whether it won."""
+    _, dy, dx = args
+    return _step(device, "pool_max_grad", call, args, dx, dy, dx)
+
+
+def pool_avg(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
+    """Kernels.pool_avg, bound."""
+    x, y = args
+    return _step(device, f"pool_avg_{call.attrs['count']}", call, args, x, y, y)
+
+
+def pool_avg_grad(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
+    """Kernels.pool_avg_grad, bound."""
+    dy, dx = args
+    return _step(device, f"pool_avg_grad_{call.attrs['count']}", call, args, dx, dy, dx)
+
+
+def pool_random(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
+    """Kernels.pool_random, bound."""
+    x, _, y, _ = args
+    return _step(device, "pool_random", call, args, x, y, y)
+
+
+BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {
+    "pool_max": pool_max,
+    "pool_max_grad": pool_max_grad,
+    "pool_avg": pool_avg,
+    "pool_avg_grad": pool_avg_grad,
+    "pool_random": pool_random,
+}
+WORKSPACE: dict[str, Callable[[Cuda, Call], int]] = {}

@@ -1,0 +1,201 @@
+"""Calls that the library runs as one: ReLU after a convolution or product, sums of bias gradients, batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..expression import Apply, Num, Var, parse
+from ..program import Call, Program
+from ..types import PERSISTENT, Spec, Tensor
+from .layouts import CHANNELS_LAST, work
+from .onednn import BATCH_NORM, BATCH_NORM_GRAD, GRAD_WB, Recipes
+from .onednn_norm import mask_bytes
+
+
+def fused(program: Program, recipes: Recipes) -> Program:
+    """The program with fused calls."""
+    return _fuse_bias_gradients(_fuse_rectifiers(_Norms(program, recipes).fused()))
+
+
+def readers_of(program: Program) -> dict[Tensor, list[Call]]:
+    """The calls that read each tensor, in order."""
+    found: dict[Tensor, list[Call]] = {}
+    for call in program.calls:
+        for root in dict.fromkeys(t.root for t in call.reads()):
+            found.setdefault(root, []).append(call)
+    return found
+
+
+def _fuse_rectifiers(program: Program) -> Program:
+    """A convolution or product whose result only a ReLU reads, and the ReLU, become one call."""
+    readers, calls = readers_of(program), list(program.calls)
+    number = {id(call): i for i, call in enumerate(calls)}
+    gone: set[int] = set()
+    for i, call in enumerate(calls):
+        if call.op.name not in ("conv", "gemm") or "then" in call.attrs:
+            continue
+        made = call.writes()[0]
+        after = readers.get(made.root, [])
+        if made.root in program.keeps or made.root.kind in PERSISTENT or len(after) != 1:
+            continue
+        expr = _rectifier(after[0])
+        out = after[0].writes()[0] if expr else None
+        if out is None or out.base is not None or out.dtype != made.dtype or out.kind in PERSISTENT:
+            continue
+        *before, _ = call.args
+        calls[i] = replace(call, args=(*before, out.view(made.shape)), attrs={**call.attrs, "then": expr})
+        gone.add(number[id(after[0])])
+    return program.having(c for i, c in enumerate(calls) if i not in gone)
+
+
+def _rectifier(call: Call) -> str:
+    """The expression, if the call is a ReLU and nothing else."""
+    if call.op.name != "pointwise" or len(call.reads()) != 1:
+        return ""
+    tree = parse(call.attrs["expr"])
+    plain = isinstance(tree, Apply) and tree.op == "relu" and tree.args[0] == Var("a") and isinstance(tree.args[1], Num)
+    return str(call.attrs["expr"]) if plain else ""
+
+
+def _fuse_bias_gradients(program: Program) -> Program:
+    """The gradient of a convolution's bias is summed while that of its weights is."""
+    calls = list(program.calls)
+    grads = {c.args[1].root: i for i, c in enumerate(calls) if c.op.name == "conv_grad_w" and isinstance(c.args[1], Tensor)}
+    gone: set[int] = set()
+    for i, call in enumerate(calls):
+        if call.op.name != "reduce" or call.attrs["expr"] != "a" or call.attrs["how"] != "sum":
+            continue
+        dy, db = call.reads()[0], call.writes()[0]
+        at = grads.get(dy.root)
+        if at is None or at > i or calls[at].origin != call.origin or calls[at].op is GRAD_WB or db.dtype != "float32" or dy.dtype != "float32":
+            continue
+        seed = calls[at].args[1]
+        assert isinstance(seed, Tensor)
+        others = tuple(axis for axis in range(len(dy.shape)) if axis != 1)
+        if seed.shape != dy.shape or call.attrs["axes"] != others or db.spec.count != dy.shape[1]:
+            continue
+        calls[at] = replace(calls[at], op=GRAD_WB, args=(*calls[at].args, db))
+        gone.add(i)
+    return program.having(c for i, c in enumerate(calls) if i not in gone)
+
+
+# ---------------------------------------------------------------------------------------------------------------- norms
+_RECTIFIED = "relu(a, 0.0)"
+_MASKED = "a * where(b > 0, 1, 0)"
+
+
+class _Norms:
+    """normalize, scale and shift, and a ReLU after them become one call; so does what backward makes of them."""
+
+    def __init__(self, program: Program, recipes: Recipes) -> None:
+        self.program, self.recipes = program, recipes
+        self.readers = readers_of(program)
+        self.place = {id(call): i for i, call in enumerate(program.calls)}
+        self.change: dict[int, Call | None] = {}
+
+    def fused(self) -> Program:
+        """The program with the pattern replaced wherever it stands alone."""
+        for call in self.program.calls:
+            if call.op.name == "normalize":
+                self._try(call)
+        calls = [self.change.get(i, call) for i, call in enumerate(self.program.calls)]
+        return self.program.having(c for c in calls if c is not None)
+
+    def _own(self, t: Tensor) -> bool:
+        return t.base is None and t not in self.program.keeps and t.kind not in PERSISTENT and t.dtype == "float32"
+
+    def _only(self, calls: Sequence[Call], op: str, expr: str | None = None) -> Call | None:
+        """The one call of that kind among some, if there is exactly one."""
+        found = [c for c in calls if c.op.name == op and (expr is None or c.attrs["expr"] == expr)]
+        return found[0] if len(found) == 1 else None
+
+    def _try(self, first: Call) -> None:
+        x, hat, mean, var = first.tensors()
+        if not self._own(hat) or not 3 <= len(x.shape) <= 5 or first.attrs["axes"] != (0, *range(2, len(x.shape))):
+            return
+        after = self.readers.get(hat, [])
+        scaling = self._only(after, "pointwise", "a * b + c")
+        if scaling is None or scaling.reads()[0].root is not hat or scaling.writes()[0].shape != x.shape:
+            return
+        _, scale, shift = scaling.reads()
+        if scale.spec.count != x.shape[1] or shift.spec.count != x.shape[1] or not _wide(scale, x) or not _wide(shift, x):
+            return
+        z = scaling.writes()[0]
+        rectifier = self._after(z)
+        out = z if rectifier is None else rectifier.writes()[0]
+        rest = [c for c in after if c is not scaling]
+        backward = self._backward(rest, scale, rectifier is not None) if rest else []
+        if backward is None or out.base is not None:
+            return
+        self._replace(first, scaling, rectifier, backward, (x, scale, shift, out, mean, var))
+
+    def _after(self, z: Tensor) -> Call | None:
+        """The ReLU that alone reads z."""
+        after = self.readers.get(z.root, [])
+        alone = self._own(z) and len(after) == 1 and after[0].op.name == "pointwise"
+        found = after[0] if alone and after[0].attrs["expr"] == _RECTIFIED else None
+        return found if found is not None and found.writes()[0].base is None else None
+
+    def _backward(self, rest: Sequence[Call], scale: Tensor, rectified: bool) -> list[Call] | None:
+        """[mask of the ReLU,] gradient through the scale, sums for scale and shift, gradient of normalize; or None."""
+        sums, last = self._only(rest, "reduce", "a * b"), self._only(rest, "normalize_grad")
+        if sums is None or last is None or len(rest) != 2:
+            return None
+        inner, dz = last.reads()[2], sums.reads()[0]
+        makers = [c for c in self.program.calls if inner.root in c.writes()]
+        scaled = self._only(makers, "pointwise", "a * b")
+        if scaled is None or not self._own(inner.root) or len(self.readers[inner.root]) != 1:
+            return None
+        if scaled.reads()[0].root is not dz.root or scaled.reads()[1].root is not scale.root:
+            return None
+        around = [c for c in self.readers[dz.root] if c is not scaled and c is not sums]
+        shift = self._only(around, "reduce", "a")
+        axes = last.attrs["axes"]
+        if shift is None or any(c.attrs["axes"] != axes or c.attrs["how"] != "sum" for c in (sums, shift)):
+            return None
+        if not rectified:
+            return [scaled, sums, shift, last]
+        masks = [c for c in self.program.calls if dz.root in c.writes()]
+        mask = self._only(masks, "pointwise", _MASKED)
+        if mask is None or len(around) != 1 or not self._own(dz.root):
+            return None
+        return [mask, scaled, sums, shift, last]
+
+    def _replace(
+        self, first: Call, scaling: Call, rectifier: Call | None, backward: Sequence[Call], tensors: Sequence[Tensor]
+    ) -> None:
+        x, scale, shift, out, mean, var = tensors
+        attrs = {**first.attrs, "relu": rectifier is not None}
+        size = mask_bytes(self.recipes.lib, x.spec, ("c16", "c8", CHANNELS_LAST, "plain")) if attrs["relu"] else 0
+        kept = size if backward else 0
+        mask = Tensor(f"{out.name}.mask", Spec((max(1, kept),), "uint8", work(kept)), "buffer")
+        vectors = [_vector(t) for t in (scale, shift, mean, var)]
+        made = Call(BATCH_NORM, (x, *vectors[:2], out, *vectors[2:], mask), attrs, scaling.origin)
+        replaced = {id(first): made, id(scaling): None}
+        if rectifier is not None:
+            replaced[id(rectifier)] = None
+        if backward:
+            dy = backward[0].reads()[0]
+            *_, sums, shifts, last = backward
+            args = (x, vectors[2], vectors[3], vectors[0], mask, dy, last.writes()[0], _vector(sums.writes()[0]),
+                    _vector(shifts.writes()[0]))  # fmt: skip
+            grad = Call(BATCH_NORM_GRAD, args, attrs, last.origin)
+            replaced.update({id(c): None for c in backward})
+            # where the first of them stood, so that the sums are there for whoever reads them next
+            replaced[id(min(backward, key=lambda c: self.place[id(c)]))] = grad
+            if self.recipes.of(grad) is None:
+                return
+        if self.recipes.of(made) is None:
+            return
+        self.change.update({self.place[i]: call for i, call in replaced.items()})
+
+
+def _wide(vector: Tensor, x: Tensor) -> bool:
+    """Whether a vector lies along the channels of x."""
+    shape = (1,) * (len(x.shape) - len(vector.shape)) + vector.shape
+    return shape[1] == x.shape[1] and all(n == 1 for i, n in enumerate(shape) if i != 1)
+
+
+def _vector(t: Tensor) -> Tensor:
+    return t.view((t.spec.count,))

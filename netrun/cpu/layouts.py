@@ -1,0 +1,82 @@
+"""Names of memory layouts on the CPU (Spec.layout), and what the library calls them.
+
+    plain       C order: N C S
+    last        channels last: N S C
+    c8, c16     N C/8 S 8: blocks of channels innermost, the last block filled up with zeros
+    work:BYTES  memory only the library can read: what a forward kernel keeps for its backward
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ..types import PLAIN, Shape, Spec
+from . import dnnl
+from .dnnl import Handle, Library
+
+CHANNELS_LAST = "last"
+
+
+def nbytes(spec: Spec) -> int:
+    """Bytes an array takes in its layout."""
+    if spec.layout.startswith("work:"):
+        return int(spec.layout[5:])
+    return spec.nbytes // max(1, spec.count) * math.prod(padded(spec.shape, spec.layout))
+
+
+def padded(shape: Shape, layout: str) -> Shape:
+    """The shape with its channels filled up to whole blocks."""
+    size = block(layout)
+    return shape if size == 1 else (shape[0], -(-shape[1] // size) * size, *shape[2:])
+
+
+def block(layout: str) -> int:
+    """Channels of an inner block; 1 where there are no blocks."""
+    return int(layout[1:]) if layout[0] == "c" and layout[1:].isdigit() else 1
+
+
+def work(size: int) -> str:
+    """The layout of ``size`` bytes that only the library can read."""
+    return f"work:{size}"
+
+
+def strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Steps of C order, in elements."""
+    found = [1]
+    for n in reversed(shape[1:]):
+        found.append(found[-1] * n)
+    return tuple(reversed(found))
+
+
+def describe(lib: Library, shape: Sequence[int], layout: str = PLAIN, dtype: str = "float32") -> Handle:
+    """The library's description of an array of that shape and layout.
+
+    Raises:
+        Unsupported: there is no such layout for so many axes.
+    """
+    shape = tuple(shape) or (1,)
+    kind = dnnl.TYPES[dtype]
+    if layout == PLAIN:
+        return lib.strided(shape, strides(shape), kind)
+    table: Any = dnnl.LAST if layout == CHANNELS_LAST else dnnl.BLOCKED.get(block(layout), {})
+    if len(shape) not in table:
+        raise dnnl.Unsupported(f"{layout} of {len(shape)} axes")
+    return lib.tagged(shape, table[len(shape)], kind)
+
+
+def of(lib: Library, spec: Spec) -> Handle:
+    """The description of an array with that spec."""
+    return describe(lib, spec.shape, spec.layout, spec.dtype)
+
+
+def preferred_block(lib: Library) -> int:
+    """Channels of a block in the layout the library itself picks for an ordinary convolution here; 1: none."""
+    x = lib.tagged((1, 64, 14, 14), dnnl.ANY)
+    w = lib.tagged((64, 64, 3, 3), dnnl.ANY)
+    one, zero = dnnl.dims((1, 1)), dnnl.dims((0, 0))
+    attributes = lib.attributes()
+    pd = lib.describe("convolution_forward", dnnl.TRAINING, dnnl.DIRECT, x, w, None, x, one, zero, one, one, attributes)
+    _, sizes, axes = lib.format(lib.query(pd, dnnl.DST), 4)
+    return sizes[0] if axes == (1,) and sizes[0] in dnnl.BLOCKED else 1

@@ -1,0 +1,98 @@
+"""oneDNN under device "cpu": which kernels it runs, and the private kernels that ``prepare`` fuses calls into.
+
+A function here makes a :class:`Recipe` from the specs of a call, or raises Unsupported; then NumPy runs the call. What
+is built once serves every call of the same specs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..kernels import OPS, Argument, Op
+from ..program import Call
+from ..types import Tensor
+from . import onednn_conv, onednn_norm, onednn_pointwise, onednn_spatial
+from .dnnl import Library, Unsupported
+from .recipe import Recipe
+
+GRAD_WB = Op(
+    "conv_grad_wb",
+    (*OPS["conv_grad_w"].arguments, Argument("db", "w", False, False)),
+    OPS["conv_grad_w"].attributes,
+)
+"""conv_grad_w and the gradient of the bias in one pass over dy."""
+
+BATCH_NORM = Op(
+    "batch_norm",
+    tuple(Argument(name, role, False, False) for name, role in (
+        ("x", "r"), ("scale", "r"), ("shift", "r"), ("y", "w"), ("mean", "w"), ("var", "w"), ("mask", "w"))),
+    ("axes", "eps", "relu"),
+)  # fmt: skip
+"""y = scale * normalize(x) + shift, then ReLU if ``relu``; ``mask`` is where that let values through."""
+
+BATCH_NORM_GRAD = Op(
+    "batch_norm_grad",
+    tuple(Argument(name, role, False, False) for name, role in (
+        ("x", "r"), ("mean", "r"), ("var", "r"), ("scale", "r"), ("mask", "r"), ("dy", "r"), ("dx", "w"),
+        ("dscale", "w"), ("dshift", "w"))),
+    ("axes", "eps", "relu"),
+)  # fmt: skip
+"""Adjoint of batch_norm in x, scale and shift."""
+
+Builder = Callable[[Library, Call], Recipe]
+
+BUILDERS: Mapping[str, Builder] = {
+    "conv": onednn_conv.conv, "conv_grad_x": onednn_conv.conv_grad_x, "conv_grad_w": onednn_conv.conv_grad_w,
+    "conv_grad_wb": onednn_conv.conv_grad_w, "gemm": onednn_conv.gemm,
+    "pool_max": onednn_spatial.pool_max, "pool_max_grad": onednn_spatial.pool_max_grad,
+    "pool_avg": onednn_spatial.pool_avg, "pool_avg_grad": onednn_spatial.pool_avg_grad,
+    "lrn": onednn_norm.lrn, "lrn_grad": onednn_norm.lrn_grad,
+    "normalize": onednn_norm.normalize, "normalize_grad": onednn_norm.normalize_grad,
+    "batch_norm": onednn_norm.batch_norm, "batch_norm_grad": onednn_norm.batch_norm_grad,
+    "copy": onednn_spatial.copy, "concat": onednn_spatial.concat, "slice": onednn_spatial.slice_,
+    "pointwise": onednn_pointwise.pointwise,
+}  # fmt: skip
+"""Kernel name -> function that builds its recipe."""
+
+SMALL = 4096
+"""Elements below which NumPy's elementwise kernels start faster than the library's threads."""
+
+
+class Recipes:
+    """Recipes by what they depend on: kernel, specs and attributes."""
+
+    def __init__(self, lib: Library) -> None:
+        self.lib = lib
+        self._made: dict[Any, Recipe | None] = {}
+
+    def of(self, call: Call) -> Recipe | None:
+        """The recipe of a call; None where NumPy runs it."""
+        builder = BUILDERS.get(call.op.name)
+        if builder is None:
+            return None
+        key = _key(call)
+        if key not in self._made:
+            self._made[key] = self._build(builder, call)
+        return self._made[key]
+
+    def _build(self, builder: Builder, call: Call) -> Recipe | None:
+        if call.op.name == "pointwise" and _plain(call) and call.writes()[0].spec.count < SMALL:
+            return None
+        try:
+            return builder(self.lib, call)
+        except Unsupported:
+            return None
+
+
+def _plain(call: Call) -> bool:
+    return all(t.spec.layout == "plain" for t in call.tensors())
+
+
+def _key(call: Call) -> Any:
+    def part(arg: Any) -> Any:
+        if isinstance(arg, tuple):
+            return tuple(t.spec for t in arg)
+        return arg.spec if isinstance(arg, Tensor) else None
+
+    return call.op.name, tuple(part(a) for a in call.args), tuple(sorted(call.attrs.items(), key=lambda kv: kv[0]))

@@ -1,0 +1,198 @@
+"""Convolution and matrix products through the library. Weights lie plain; each call brings them into the library's form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..expression import Apply, Num, Var, parse
+from ..program import Call
+from ..types import PLAIN, Spec, Tensor, Window
+from . import dnnl
+from .dnnl import Handle, Library, Unsupported
+from .layouts import CHANNELS_LAST, describe, of, strides
+from .recipe import Operand, Recipe
+
+SLOW = ("ref", "gemm")
+"""What the names of implementations begin with or hold that another layout beats."""
+
+
+def post_operations(then: str | None) -> list[tuple[Any, ...]]:
+    """What the attribute ``then`` asks for: an expression over the result a.
+
+    Raises:
+        Unsupported: it is none of those that run inside a primitive.
+    """
+    if then is None:
+        return []
+    tree = parse(then)
+    if isinstance(tree, Apply) and tree.op == "relu" and tree.args[0] == Var("a") and isinstance(tree.args[1], Num):
+        return [("eltwise", dnnl.RELU, tree.args[1].value, 0.0)]
+    raise Unsupported(then)
+
+
+class Convolution:
+    """The geometry of one convolution in the library's terms."""
+
+    def __init__(self, lib: Library, x: Spec, w: Spec, y: Spec, window: Window, groups: int) -> None:
+        if {x.dtype, w.dtype, y.dtype} != {"float32"} or 0 in (*x.shape, *w.shape, *y.shape):
+            raise Unsupported("type or size")
+        if window.rank not in (1, 2, 3):
+            raise Unsupported("rank")
+        self.lib, self.x, self.y = lib, x, y
+        kernel = w.shape[2:]
+        wide = (groups, w.shape[0] // groups, *w.shape[1:]) if groups > 1 else w.shape
+        self.any_w = lib.tagged(wide, dnnl.ANY)
+        self.plain_w = lib.strided(wide, strides(wide))
+        self.any_x, self.any_y = lib.tagged(x.shape, dnnl.ANY), lib.tagged(y.shape, dnnl.ANY)
+        self.bias = lib.strided((y.shape[1],), (1,))
+        # The library divides as window.output does; what the last window does not reach stays unread.
+        self.sizes = (dnnl.dims(window.stride), dnnl.dims([d - 1 for d in window.dilation]), dnnl.dims(window.pad),
+                      dnnl.dims(window.pad_end))  # fmt: skip
+        self.kernel = kernel
+        one_channel = x.shape[1] == 1 and x.layout == PLAIN and y.layout == CHANNELS_LAST
+        self.own_x = describe(lib, x.shape, CHANNELS_LAST) if one_channel else of(lib, x)
+        self.own_y = of(lib, y)
+
+    def layouts(self) -> Iterator[tuple[Handle, Handle]]:
+        """Layouts of x and y to try, the cheapest first."""
+        yield self.own_x, self.own_y
+        yield self.own_x, self.any_y
+        yield self.any_x, self.own_y
+        yield self.any_x, self.any_y
+
+    def forward(self, x: Handle, y: Handle, bias: bool, post: Any = ()) -> Handle:
+        """Description of the forward primitive."""
+        b = self.bias if bias else None
+        attributes = self.lib.attributes(post)
+        return self.lib.describe("convolution_forward", dnnl.TRAINING, dnnl.DIRECT, x, self.any_w, b, y, *self.sizes,
+                                 attributes)  # fmt: skip
+
+    def hint(self) -> Handle:
+        """Description of the forward primitive that backward ones refer to."""
+        return self.forward(self.any_x, self.any_y, bias=False)
+
+    def best(self, make: Any) -> Handle:
+        """The first description of ``make(x, y)`` that is no slow one.
+
+        Raises:
+            Unsupported: there is none at all but the library's own reference.
+        """
+        fallback = None
+        for x, y in self.layouts():
+            try:
+                pd: Handle = make(x, y)
+            except Unsupported:
+                continue
+            name = self.lib.implementation(pd)
+            if not any(word in name for word in SLOW):
+                return pd
+            if "ref" not in name:
+                fallback = fallback or pd
+        if fallback is None:
+            raise Unsupported("convolution")
+        return fallback
+
+
+def conv(lib: Library, call: Call) -> Recipe:
+    """Kernels.conv, with ``then`` applied to the result."""
+    x, w, b, y = call.args
+    assert isinstance(x, Tensor) and isinstance(w, Tensor) and isinstance(y, Tensor)
+    c = Convolution(lib, x.spec, w.spec, y.spec, call.attrs["window"], call.attrs["groups"])
+    post = post_operations(call.attrs.get("then"))
+    pd = c.best(lambda mx, my: c.forward(mx, my, b is not None, post))
+    r = Recipe(lib)
+    source = r.as_wanted(Operand(c.own_x, ("x", 0)), lib.query(pd, dnnl.SRC))
+    weights = r.as_wanted(Operand(c.plain_w, ("w", 0)), lib.query(pd, dnnl.WEIGHTS))
+    home = Operand(c.own_y, ("y", 0))
+    made, moved = r.made_as(home, lib.query(pd, dnnl.DST))
+    operands = {dnnl.SRC: source, dnnl.WEIGHTS: weights, dnnl.DST: made}
+    if b is not None:
+        operands[dnnl.BIAS] = Operand(c.bias, ("b", 0))
+    r.run(pd, operands)
+    if moved:
+        r.reorder(made, home)
+    return r
+
+
+def conv_grad_x(lib: Library, call: Call) -> Recipe:
+    """Kernels.conv_grad_x."""
+    w, dy, dx = call.args
+    assert isinstance(w, Tensor) and isinstance(dy, Tensor) and isinstance(dx, Tensor)
+    c = Convolution(lib, dx.spec, w.spec, dy.spec, call.attrs["window"], call.attrs["groups"])
+    hint, attributes = c.hint(), lib.attributes()
+
+    def make(mx: Handle, my: Handle) -> Handle:
+        return lib.describe("convolution_backward_data", dnnl.DIRECT, mx, c.any_w, my, *c.sizes, hint, attributes)
+
+    pd = c.best(make)
+    r = Recipe(lib)
+    seed = r.as_wanted(Operand(c.own_y, ("dy", 0)), lib.query(pd, dnnl.DIFF_DST))
+    weights = r.as_wanted(Operand(c.plain_w, ("w", 0)), lib.query(pd, dnnl.WEIGHTS))
+    home = Operand(c.own_x, ("dx", 0))
+    made, moved = r.made_as(home, lib.query(pd, dnnl.DIFF_SRC))
+    r.run(pd, {dnnl.DIFF_DST: seed, dnnl.WEIGHTS: weights, dnnl.DIFF_SRC: made})
+    if moved:
+        r.reorder(made, home)
+    return r
+
+
+def conv_grad_w(lib: Library, call: Call) -> Recipe:
+    """Kernels.conv_grad_w; conv_grad_wb has the gradient of the bias as a second output."""
+    x, dy, dw, *more = call.args
+    assert isinstance(x, Tensor) and isinstance(dy, Tensor) and isinstance(dw, Tensor)
+    c = Convolution(lib, x.spec, dw.spec, dy.spec, call.attrs["window"], call.attrs["groups"])
+    hint, attributes = c.hint(), lib.attributes()
+    bias = c.bias if more else None
+
+    def make(mx: Handle, my: Handle) -> Handle:
+        return lib.describe("convolution_backward_weights", dnnl.DIRECT, mx, c.any_w, bias, my, *c.sizes, hint,
+                            attributes)  # fmt: skip
+
+    pd = c.best(make)
+    r = Recipe(lib)
+    source = r.as_wanted(Operand(c.own_x, ("x", 0)), lib.query(pd, dnnl.SRC))
+    seed = r.as_wanted(Operand(c.own_y, ("dy", 0)), lib.query(pd, dnnl.DIFF_DST))
+    home = Operand(c.plain_w, ("dw", 0))
+    made, moved = r.made_as(home, lib.query(pd, dnnl.DIFF_WEIGHTS))
+    operands = {dnnl.SRC: source, dnnl.DIFF_DST: seed, dnnl.DIFF_WEIGHTS: made}
+    if more:
+        operands[dnnl.DIFF_BIAS] = Operand(c.bias, ("db", 0))
+    r.run(pd, operands)
+    if moved:
+        r.reorder(made, home)
+    return r
+
+
+# ------------------------------------------------------------------------------------------------------------ products
+def gemm(lib: Library, call: Call) -> Recipe:
+    """Kernels.gemm, with ``then`` applied to the result. Transposed operands are described by their strides."""
+    a, b, c, y = call.args
+    assert isinstance(a, Tensor) and isinstance(b, Tensor) and isinstance(y, Tensor)
+    ranks = {len(a.shape), len(b.shape), len(y.shape)}
+    if any(t.dtype != "float32" or t.spec.layout != PLAIN or 0 in t.shape for t in (a, b, y)) or len(ranks) != 1:
+        raise Unsupported("gemm")
+    left, right = _operand(lib, a, call.attrs["ta"]), _operand(lib, b, call.attrs["tb"])
+    home, bias = of(lib, y.spec), None
+    if isinstance(c, Tensor):
+        if c.spec.count != y.shape[-1] or c.dtype != "float32" or (len(c.shape) > 1 and c.shape[-1] == 1):
+            raise Unsupported("addend")
+        wide = (1,) * (len(y.shape) - 1) + (y.shape[-1],)
+        bias = lib.strided(wide, strides(wide))
+    pd = lib.describe("matmul", left, right, bias, home, lib.attributes(post_operations(call.attrs.get("then"))))
+    if "ref" in lib.implementation(pd):
+        raise Unsupported("gemm")
+    r = Recipe(lib)
+    operands = {dnnl.SRC: Operand(left, ("a", 0)), dnnl.WEIGHTS: Operand(right, ("b", 0)),
+                dnnl.DST: Operand(home, ("y", 0))}  # fmt: skip
+    if bias is not None:
+        operands[dnnl.BIAS] = Operand(bias, ("c", 0))
+    r.run(pd, operands)
+    return r
+
+
+def _operand(lib: Library, t: Tensor, turned: bool) -> Handle:
+    shape, steps = list(t.shape), list(strides(t.shape))
+    if turned:
+        shape[-2:], steps[-2:] = shape[:-3:-1], steps[:-3:-1]
+    return lib.strided(shape, steps)

@@ -1,0 +1,264 @@
+"""Layouts, chosen from call to call.
+
+Activations that convolutions make or read get the layout convolutions are fastest in; so does everything that is
+connected to them through kernels that keep a layout (pooling, ReLU, sums, concat, normalisation). At the border of such
+a region stands a copy between layouts. What is fed, kept or carried over stays plain, so nobody outside ever sees one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ..kernels import OPS
+from ..program import Arg, Call, Program
+from ..types import PERSISTENT, PLAIN, Tensor
+from . import onednn_norm, onednn_spatial
+from .dnnl import Unsupported
+from .fuse import fused, readers_of
+from .layouts import CHANNELS_LAST, padded, preferred_block, work
+from .onednn import Recipes
+from .onednn_pointwise import operand_shapes, translatable
+
+WASTE = 1.12
+"""Arithmetic on filled-up channels that is worth the blocks: above it, channels last."""
+
+CONVOLUTIONS = frozenset({"conv", "conv_grad_x", "conv_grad_w", "conv_grad_wb"})
+
+
+def prepare(program: Program, recipes: Recipes) -> Program:
+    """The program with fused calls, layouts and copies between them."""
+    return _Layouts(fused(program, recipes), recipes).rewritten()
+
+
+# --------------------------------------------------------------------------------------------------------------- layouts
+class _Layouts:
+    """Chooses a layout for every connected region of activations and rewrites the calls."""
+
+    def __init__(self, program: Program, recipes: Recipes) -> None:
+        self.program, self.recipes, self.lib = program, recipes, recipes.lib
+        self._parent: dict[Tensor, Tensor] = {}
+        self._native: dict[Tensor, Tensor] = {}
+        self._versions: dict[tuple[Tensor, str, str], Tensor] = {}
+        self._origin = ""
+        self._calls: list[Call] = []
+        self._fixed = {t for t in program.tensors() if t in program.keeps or t.kind in PERSISTENT}
+        self._joined = [_connected(call) for call in program.calls]
+        for group in self._joined:
+            for a, b in zip(group, group[1:], strict=False):
+                self._union(a, b)
+        self._layout = self._choose()
+        self._private = self._privates()
+
+    # ------------------------------------------------------------------------------------------------------- regions
+    def _find(self, t: Tensor) -> Tensor:
+        while self._parent.get(t, t) is not t:
+            t = self._parent[t]
+        return t
+
+    def _union(self, a: Tensor, b: Tensor) -> None:
+        if a in self._fixed or b in self._fixed:
+            return
+        a, b = self._find(a), self._find(b)
+        if a is not b:
+            self._parent[a] = b
+
+    def _choose(self) -> dict[Tensor, str]:
+        """Layout by the first tensor of a region: blocks, unless they would mostly hold zeros."""
+        size = preferred_block(self.lib)
+        useful: dict[Tensor, float] = {}
+        done: dict[Tensor, float] = {}
+        for call in self.program.calls:
+            if call.op.name not in CONVOLUTIONS:
+                continue
+            x, y, w = _roles(call)
+            cost = math.prod(w.shape) * math.prod(y.shape[2:]) * y.shape[0]
+            block = f"c{size}"
+            filled = cost * padded(y.shape, block)[1] / y.shape[1]
+            if x.shape[1] > 4:
+                filled *= padded(x.shape, block)[1] / x.shape[1]
+            for t in {self._find(x.root), self._find(y.root)}:
+                useful[t] = useful.get(t, 0.0) + cost
+                done[t] = done.get(t, 0.0) + filled
+        return {t: f"c{size}" if size > 1 and done[t] <= WASTE * useful[t] else CHANNELS_LAST for t in useful}
+
+    def _privates(self) -> dict[Tensor, list[Call]]:
+        """What a forward kernel keeps for its own backward and nobody else reads, with its readers."""
+        readers = readers_of(self.program)
+        found = {}
+        for call in self.program.calls:
+            name = {"pool_max": "index", "lrn": "scale"}.get(call.op.name)
+            if name is None:
+                continue
+            kept = call.argument(name)
+            assert isinstance(kept, Tensor)
+            after = readers.get(kept.root, [])
+            if kept.base is None and kept not in self._fixed and all(c.op.name == call.op.name + "_grad" for c in after):
+                found[kept] = after
+        return found
+
+    # ----------------------------------------------------------------------------------------------------- rewriting
+    def rewritten(self) -> Program:
+        """The program in its layouts."""
+        for call, group in zip(self.program.calls, self._joined, strict=True):
+            self._origin = call.origin
+            if call.op.name in ("pool_max", "lrn"):
+                self._with_private(call, group)
+            elif not self._in_layout(call, group, self._wanted(group)):
+                self._plainly(call)
+        return self.program.having(self._calls)
+
+    def _wanted(self, group: Sequence[Tensor]) -> str:
+        for t in group:
+            layout = self._layout.get(self._find(t))
+            if layout is not None and t not in self._fixed:
+                return layout
+        return PLAIN
+
+    def _with_private(self, call: Call, group: Sequence[Tensor]) -> None:
+        """A kernel whose second output the library keeps in a form of its own, if its backward can use that."""
+        kept = call.writes()[1]
+        wanted = self._wanted(group)
+        for layout in dict.fromkeys((wanted, PLAIN)):
+            if kept.root not in self._private:
+                break
+            size = self._work_bytes(call, layout) if self._private[kept] else 0
+            if size is None:
+                continue
+            made = Tensor(kept.name, replace(kept.spec, layout=work(size)), kept.kind)
+            self._native[kept] = made
+            if all(self._can(c, layout, made) for c in self._private[kept]) and self._in_layout(call, group, layout):
+                return
+            del self._native[kept]
+        if wanted == PLAIN or not self._in_layout(call, group, wanted):
+            self._plainly(call)
+
+    def _work_bytes(self, call: Call, layout: str) -> int | None:
+        x, y = call.reads()[0], call.writes()[0]
+        given, out = replace(x.spec, layout=layout), replace(y.spec, layout=layout)
+        try:
+            if call.op.name == "lrn":
+                return onednn_norm.lrn_work(self.lib, given, call.attrs)
+            return onednn_spatial.pool_max_work(self.lib, given, out, call.attrs["window"])
+        except Unsupported:
+            return None
+
+    def _can(self, call: Call, layout: str, kept: Tensor) -> bool:
+        """Whether the library runs the backward call in that layout with that memory of its forward."""
+        if any(t.base is not None and t.shape != t.root.shape for t in call.tensors()):
+            return False
+
+        def put(t: Tensor) -> Tensor:
+            return kept if t.root in self._private else Tensor(t.name, replace(t.spec, layout=layout), t.kind)
+
+        wanted = self._wanted(_connected(call))
+        return wanted in (layout, PLAIN) and self.recipes.of(call.map(put)) is not None
+
+    def _in_layout(self, call: Call, group: Sequence[Tensor], layout: str) -> bool:
+        """Emit the call with its activations in that layout; False if the library has no such kernel."""
+        inside = set(group)
+        private = any(self._is_work(t) for t in call.tensors())
+        if layout == PLAIN and not private:
+            return False
+
+        def put(t: Tensor) -> Tensor:
+            if self._is_work(t):
+                return self._native.get(t.root, t)
+            if t.root not in inside or (call.op.name in CONVOLUTIONS and t.shape[1] <= 4):
+                return t if t.root not in self._native else Tensor(t.name, replace(t.spec, layout=PLAIN), t.kind)
+            return Tensor(t.name, replace(t.spec, layout=layout), t.kind)
+
+        tried = call.map(put)
+        if self.recipes.of(tried) is None:
+            return False
+        written = {t.root for t in call.writes()}
+        after: list[Call] = []
+
+        def place(t: Tensor) -> Tensor:
+            spec = put(t).spec
+            if t.root not in written:
+                return self._version(t, spec.layout) if not spec.layout.startswith("work") else put(t)
+            if spec.layout.startswith("work"):
+                return put(t)
+            if spec.layout == PLAIN:
+                return t
+            made = Tensor(t.root.name, spec, t.kind)
+            if t.root in self._fixed:
+                after.append(Call(OPS["copy"], (made, t.root), {}, call.origin))
+            else:
+                self._native[t.root] = made
+            return made
+
+        done = call.map(place)
+        self._calls.append(done)
+        self._calls += after
+        return True
+
+    def _is_work(self, t: Tensor) -> bool:
+        return self._native.get(t.root, t).spec.layout.startswith("work:")
+
+    def _plainly(self, call: Call) -> None:
+        """Emit the call on plain arrays."""
+        written = {t.root for t in call.writes()}
+        self._calls.append(call.map(lambda t: t if t.root in written else self._version(t, PLAIN)))
+
+    def _version(self, t: Tensor, layout: str) -> Tensor:
+        """The tensor in a layout, copied where it is not there yet."""
+        if self._is_work(t):
+            return t
+        native = self._native.get(t.root, t.root)
+        if native.spec.layout == layout:
+            return native.view(t.shape) if native is not t.root else t
+        # What is kept may be written from outside between two layers: a copy serves one layer only.
+        key = (t.root, layout, self._origin if t.root in self._fixed else "")
+        if key not in self._versions:
+            made = Tensor(t.root.name, replace(t.root.spec, layout=layout), "buffer")
+            self._calls.append(Call(OPS["copy"], (native, made), {}, self._origin))
+            self._versions[key] = made
+        made = self._versions[key]
+        return made.view(t.shape) if layout == PLAIN else made
+
+
+def _roles(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """(x, y, w) of a convolution or one of its adjoints."""
+    names = {"conv": ("x", "y", "w"), "conv_grad_x": ("dx", "dy", "w")}.get(call.op.name, ("x", "dy", "dw"))
+    x, y, w = (call.argument(n) for n in names)
+    assert isinstance(x, Tensor) and isinstance(y, Tensor) and isinstance(w, Tensor)
+    return x, y, w
+
+
+def _connected(call: Call) -> list[Tensor]:
+    """The activations of a call that have to lie in one layout; none where the kernel knows plain ones only."""
+    name, args = call.op.name, call.args
+    found: Iterable[Arg]
+    if name in CONVOLUTIONS:
+        found = _roles(call)[:2]
+    elif name in ("pool_max", "pool_avg", "lrn", "normalize"):
+        found = args[:2]
+    elif name in ("batch_norm", "batch_norm_grad"):
+        found = [call.argument(n) for n in ("x", "y", "dy", "dx") if n in (a.name for a in call.op.arguments)]
+    elif name == "pool_max_grad":
+        found = args[1:]
+    elif name == "pool_avg_grad":
+        found = args
+    elif name == "lrn_grad":
+        found = (args[0], args[1], args[3], args[4])
+    elif name == "normalize_grad":
+        found = (args[0], args[2], args[3])
+    elif name == "concat" and call.attrs["axis"] == 1:
+        found = call.tensors()
+    elif name == "slice":
+        found = args
+    elif name == "pointwise":
+        y = call.writes()[0]
+        if not translatable(call) or not operand_shapes(call.reads(), y):
+            return []
+        found = [t for t in call.tensors() if t.shape == y.shape]
+    else:
+        return []
+    group = [t for t in found if isinstance(t, Tensor)]
+    if any(not 3 <= len(t.shape) <= 5 or t.dtype != "float32" or t.shape != t.root.shape for t in group):
+        return []
+    return list(dict.fromkeys(t.root for t in group))
+

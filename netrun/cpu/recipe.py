@@ -1,0 +1,112 @@
+"""A kernel as a list of the library's primitives: built from specs alone, bound to memory later, then only run."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from . import dnnl
+from .dnnl import ExecArg, Handle, Library
+from .memory import Array, chain
+
+LINE = 64
+
+Place = tuple[str, int]
+"""Where memory of a kernel lies: (name of an argument, number within it), or ("", byte offset in the scratch)."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An array of a recipe: what the library calls it, and where it lies."""
+
+    md: Handle
+    place: Place
+
+
+class Execution(partial):  # type: ignore[type-arg]
+    """A bound primitive: calling it costs what a C call costs. It keeps what it points to alive."""
+
+    keep: tuple[Any, ...]
+
+
+class Recipe:
+    """Steps of one kernel. ``scratch`` is how many bytes of scratch they need together."""
+
+    def __init__(self, lib: Library) -> None:
+        self.lib = lib
+        self._areas = 0
+        self._pad = 0
+        self._steps: list[tuple[Handle, list[tuple[int, Operand]], Handle] | Callable[..., Any]] = []
+
+    @property
+    def scratch(self) -> int:
+        """Bytes."""
+        return self._areas + self._pad
+
+    def area(self, md: Handle) -> Operand:
+        """Scratch memory of that description."""
+        at = self._areas
+        self._areas += -(-self.lib.nbytes(md) // LINE) * LINE
+        return Operand(md, ("", at))
+
+    def run(self, pd: Handle, operands: Mapping[int, Operand]) -> None:
+        """Add a primitive with its operands by the library's argument numbers."""
+        pad = self.lib.query(pd, dnnl.SCRATCHPAD)
+        self._pad = max(self._pad, -(-self.lib.nbytes(pad) // LINE) * LINE)
+        self._steps.append((self.lib.primitive(pd), list(operands.items()), pad))
+
+    def host(self, make: Callable[[Callable[[Operand], int], Mapping[str, Any]], Callable[[], Any]]) -> None:
+        """Add a step in Python: ``make`` gets the addresses of operands and the arrays by name, and gives the step."""
+        self._steps.append(make)
+
+    def reorder(self, source: Operand, target: Operand) -> None:
+        """Add a copy from one layout to another."""
+        lib = self.lib
+        pd = lib.describe("reorder", source.md, lib.engine, target.md, lib.engine, lib.attributes())
+        self.run(pd, {dnnl.SRC: source, dnnl.DST: target})
+
+    def as_wanted(self, given: Operand, wanted: Handle) -> Operand:
+        """The operand in the layout a primitive wants: itself, or a copy in scratch."""
+        if self.lib.same(given.md, wanted):
+            return given
+        copy = self.area(wanted)
+        self.reorder(given, copy)
+        return copy
+
+    def made_as(self, home: Operand, made: Handle) -> tuple[Operand, bool]:
+        """Where a primitive shall put a result it makes in that layout; True if it has to be brought home afterwards."""
+        if self.lib.same(home.md, made):
+            return home, False
+        return self.area(made), True
+
+    def bind(self, arrays: Mapping[str, Sequence[Array]], scratch: Array | None) -> Callable[[], Any]:
+        """The steps on these arrays (a tuple a name, one array or many) as one function."""
+        base = 0 if scratch is None else scratch.ctypes.data
+
+        def address(operand: Operand) -> int:
+            name, number = operand.place
+            return base + number if not name else int(arrays[name][number].ctypes.data)
+
+        bound: list[Callable[[], Any]] = []
+        for step in self._steps:
+            if callable(step):
+                bound.append(step(address, arrays))
+                continue
+            primitive, operands, pad = step
+            named = [*operands, (dnnl.SCRATCHPAD, Operand(pad, ("", self._areas)))]
+            bound.append(self._execution(primitive, [(n, o.md, address(o)) for n, o in named], (arrays, scratch)))
+        return bound[0] if len(bound) == 1 else chain(bound)
+
+    def _execution(self, primitive: Handle, named: list[tuple[int, Handle, int]], keep: Any) -> Execution:
+        lib = self.lib
+        memories = [lib.memory(md, where) for _, md, where in named]
+        args = (ExecArg * len(named))()
+        for slot, (number, _, _), memory in zip(args, named, memories, strict=True):
+            slot.arg, slot.memory = number, memory.value.value
+        count = ctypes.c_int(len(named))
+        step = Execution(lib.execute, primitive.value, lib.stream, count, args)
+        step.keep = (primitive, memories, keep, lib)
+        return step

@@ -1,0 +1,440 @@
+"""What stands behind a net in Python: its compiled forms, its memory, its data layers. Blobs hold on to it, not to the
+net, so they outlive it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .compiler.graph import Graph, Node, State, build
+from .compiler.record import Recording
+from .config import schema
+from .config.source import Source
+from .data.feeder import Feeder
+from .device import Array, Device
+from .errors import NetrunError
+from .layers.base import Layer
+from .layers.feeders import DummyFeeder
+from .layers.inputs import MemoryData
+from .params import initialise
+from .program import Program
+from .runner import label_ranges, open_layer
+from .session import SHARED, Session
+from .types import Shape, Spec, Tensor
+from .varying import open_session
+from .visible import ShapeMismatch, Visible
+from .whole import Move, Whole, compile_whole
+
+KEPT = 8
+"""Sets of input shapes that stay compiled."""
+
+Key = tuple[str, str, int]
+"""("blob", its name, 0) or ("param", layer, its number)."""
+
+
+@dataclass
+class Recipe:
+    """Everything that a net is built from, so that it can be built again for other shapes or another device."""
+
+    message: schema.NetParameter
+    source: Source | None = None
+    state: State = field(default_factory=State)
+    dtype: str = "float32"
+    seed: int = 0
+    folder: str = ""
+    stream: str = "net"
+    threads: int | None = None
+
+    def graph(self, shapes: Mapping[str, Shape], before: Graph | None = None) -> Graph:
+        """The graph, with other shapes for the tops of Input and DummyData layers.
+
+        Args:
+            before: an earlier graph of the same net; what its layers carry in Python goes on.
+        """
+        message = _with_shapes(self.message, shapes) if shapes else self.message
+        layers: dict[int, Layer] = {}
+        for node in before.nodes if before is not None else ():
+            layers.setdefault(node.position, node.layer)  # a Split layer behind it has the same position
+        return build(
+            message,
+            self.source,
+            self.state,
+            dtype=self.dtype,
+            seed=self.seed,
+            folder=self.folder,
+            before=layers,
+        )
+
+
+@dataclass(eq=False)
+class Form:
+    """A net compiled and bound for one set of input shapes."""
+
+    whole: Whole
+    session: Session
+    parts: dict[tuple[bool, int, int], Callable[[], None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        nodes = self.whole.recording.graph.nodes
+        self.fed = [(i, n) for i, n in enumerate(nodes) if n.layer.fed and n.layer.type != "Input"]
+
+
+class Engine:
+    """Runs a net whole or from layer to layer, on memory that one may look into.
+
+    Args:
+        shared: memory of the parameters, if another net has them already.
+
+    Raises:
+        ConfigError: the net cannot be built, with every problem found.
+    """
+
+    def __init__(
+        self, recipe: Recipe, device: Device, shapes: Mapping[str, Shape], shared: Visible | None = None
+    ) -> None:
+        self.recipe, self.device = recipe, device
+        self.shared = shared or Visible(device)
+        self.own = Visible(device)
+        self.shapes: dict[str, Shape] = dict(shapes)
+        """Shapes of inputs that are not those of the prototxt."""
+        self.pending: dict[str, Shape] = {}
+        """Shapes asked for with ``reshape`` that no pass has settled yet."""
+        self._away: set[str] = set()
+        self.forwards = 0
+        self.feeders: dict[str, Feeder] | None = None
+        self._forms: OrderedDict[tuple[tuple[str, Shape], ...], Form] = OrderedDict()
+        self.sources: dict[str, Any] = {}
+        graph = recipe.graph(shapes)
+        self.now = self._settle(graph)
+        self.sources = {node.name: node.layer for node in self.graph.nodes if node.layer.fed}
+        self.numbers = {node.name: i for i, node in reversed(list(enumerate(self.graph.nodes)))}
+        self._fill_constants()
+
+    # ---------------------------------------------------------------------------------------------------------- forms
+    @property
+    def graph(self) -> Graph:
+        """The graph for the current input shapes."""
+        return self.now.whole.recording.graph
+
+    @property
+    def recording(self) -> Recording:
+        """The recorded net for the current input shapes."""
+        return self.now.whole.recording
+
+    def _settle(self, graph: Graph | None = None) -> Form:
+        """The form for the shapes of now, compiled if it is not there."""
+        key = tuple(sorted(self.shapes.items()))
+        form = self._forms.get(key)
+        if form is None:
+            form = self._forms[key] = self._compile(graph or self.recipe.graph(self.shapes, self.graph))
+            if len(self._forms) > KEPT:
+                self._forms.popitem(last=False)
+        self._forms.move_to_end(key)
+        return form
+
+    def _compile(self, graph: Graph) -> Form:
+        whole = compile_whole(graph)
+        initialise(whole.recording, self.shared, self.recipe.seed)
+        first = whole.recording, whole.program
+        form = Form(whole, open_session(first, _again, self.device, self.shared, self.own))
+        for tensor, weight in whole.weights():
+            form.session.write(tensor, np.full(tensor.shape, weight))
+        return form
+
+    def settle(self) -> None:
+        """Go over to the shapes that were asked for with ``reshape``.
+
+        Raises:
+            ConfigError: the layers do not fit these shapes; the net stays as it was.
+        """
+        wanted, self.pending = self.pending, {}
+        self._away.clear()
+        given = {v.blob for n in self.graph.nodes if n.layer.type in ("Input", "DummyData") for v in n.tops}
+        before = self.shapes
+        self.shapes = {**before, **{name: shape for name, shape in wanted.items() if name in given}}
+        if self.shapes == before:
+            return
+        try:
+            form = self._settle()
+            _check_parameters(self.graph, form.whole.recording.graph)
+        except NetrunError:
+            self.shapes = before
+            raise
+        self.now = form
+        for name, feeder in list((self.feeders or {}).items()):
+            if isinstance(feeder, DummyFeeder) and self.feeders is not None:
+                del self.feeders[name]
+        self._fill_constants()
+
+    def rebind(self) -> None:
+        """Bind again: the memory of parameters is another one now."""
+        self._forms.clear()
+        self.now = self._settle(None)
+
+    # --------------------------------------------------------------------------------------------------------- memory
+    def tensor(self, key: Key, diff: bool) -> Tensor:
+        """The tensor that stands for a blob or a parameter now."""
+        kind, name, index = key
+        whole = self.now.whole
+        if kind == "blob":
+            asked = self.pending.get(name)
+            found = (whole.diff if diff else whole.data)[name]
+            if asked is not None:
+                owner = self.now.session.owner(found)
+                self._away.add(owner.name)
+                return Tensor(owner.name, Spec(asked, found.dtype), owner.kind)
+            if not self.graph.varying:
+                return found
+            shape = self.now.session.resolve(whole.data[name]).shape
+            found = self.now.session.resolve(found)
+            return found if found.shape == shape else replace(found, spec=replace(found.spec, shape=shape))
+        parameter = self.graph.nodes[self.numbers[name]].parameters[index]
+        owner = parameter.owner or parameter
+        tensor = whole.accumulators[owner] if diff else whole.recording.parameters[owner]
+        return tensor.view(parameter.spec.shape)
+
+    def _home(self, tensor: Tensor) -> tuple[Visible, Array]:
+        memory = self.shared if tensor.root.kind in SHARED else self.own
+        if self.pending and tensor.name in self._away:
+            return memory, memory.array(tensor)
+        return memory, self.now.session.array(tensor)
+
+    def look(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """The host array of a tensor, for reading and writing."""
+        memory, home = self._home(tensor)
+        if isinstance(home, np.ndarray):
+            return home
+        return memory.look(*self._rooted(tensor, home)).reshape(tensor.shape)
+
+    def put(self, tensor: Tensor, values: Any) -> None:
+        """Write a tensor."""
+        memory, home = self._home(tensor)
+        if isinstance(home, np.ndarray):
+            self.device.write(home, values)
+            return
+        memory.put(*self._rooted(tensor, home), values)
+
+    def home(self, tensor: Tensor) -> Any:
+        """The device's own array."""
+        memory, home = self._home(tensor)
+        return home if isinstance(home, np.ndarray) else memory.release(*self._rooted(tensor, home))
+
+    def _rooted(self, tensor: Tensor, home: Array) -> tuple[Tensor, Array]:
+        """The tensor that owns the memory, so that all who share it share one host copy."""
+        if tensor.name in self._away:
+            return tensor, home
+        root = self.now.session.owner(tensor)
+        return root, self.now.session.array(root)
+
+    def reshape(self, key: Key, shape: Shape) -> None:
+        """Another shape for a blob, until ``settle``."""
+        kind, name, index = key
+        current = self.tensor(key, False).shape
+        if shape == current:
+            return
+        if kind == "param":
+            raise ShapeMismatch(f"parameter {index} of layer {name} has the shape {current}: it cannot be reshaped")
+        self.pending[name] = shape
+
+    def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """A host copy of the value of a tensor."""
+        return np.array(self.look(tensor))
+
+    # -------------------------------------------------------------------------------------------------------- running
+    def forward(
+        self, low: int, high: int, given: frozenset[str] = frozenset(), clock: int | None = None
+    ) -> None:
+        """Run the layers ``low`` to ``high``, both included. Data layers among them bring the next batch.
+
+        Args:
+            given: tops of data layers that keep what the caller put into them.
+            clock: the number of the pass that this is a part of; the next one by default.
+        """
+        if self.pending:
+            self.settle()
+        form = self.now
+        if form.fed:
+            self._feed(low, high, given)
+        form.session.write(form.whole.recording.clock, np.int64(self.forwards if clock is None else clock))
+        self.forwards += low == 0
+        self._run(form, False, low, high)
+        if self.graph.varying:
+            for tensor, weight in form.whole.weights():  # perhaps of another shape now
+                seed = form.session.resolve(tensor)
+                form.session.write(seed, np.full(seed.shape, weight))
+
+    def backward(self, low: int, high: int) -> None:
+        """Run the layers from ``high`` down to ``low`` backward; gradients of parameters add to what is there."""
+        self._run(self.now, True, low, high)
+
+    def _run(self, form: Form, backward: bool, low: int, high: int) -> None:
+        part = form.parts.get((backward, low, high))
+        if part is None:
+            part = form.parts[backward, low, high] = self._part(form, backward, low, high)
+        shared, own = self.shared, self.own
+        if shared.looked or own.looked:
+            shared.send()
+            own.send()
+            part()
+            shared.renew()
+            own.renew()
+        else:
+            part()
+
+    def _part(self, form: Form, backward: bool, low: int, high: int) -> Callable[[], None]:
+        nodes = form.whole.recording.graph.nodes
+        wanted = {node.name for node in nodes[low : high + 1]}
+        names = {node.name for node in nodes}
+        last = high == len(nodes) - 1
+
+        def within(origin: str) -> bool:
+            if origin.endswith("'") != backward:
+                return False
+            name = origin.rstrip("'")
+            return name in wanted or (last and name not in names)
+
+        step = form.session.part(within)
+        before, after = form.whole.moves(backward, low, high)
+        if not before and not after:
+            return step
+        session = form.session
+
+        def move(pairs: Sequence[Move]) -> None:
+            for source, target in pairs:
+                array = session.array(source)
+                # a host array goes as it is: no copy of a copy
+                session.write(target, array if isinstance(array, np.ndarray) else session.read(source))
+
+        def run() -> None:
+            move(before)
+            step()
+            move(after)
+
+        return run
+
+    def loss(self, low: int, high: int) -> float:
+        """What these layers contribute to the total loss."""
+        total = 0.0
+        for node in self.graph.nodes[low : high + 1]:
+            for value, weight in zip(node.tops, node.loss_weights, strict=True):
+                if weight:
+                    tensor = self.now.session.resolve(self.recording.tensors[value])
+                    total += weight * float(np.sum(self.now.session.read(tensor), dtype=np.float64))
+        return total
+
+    # ----------------------------------------------------------------------------------------------------------- data
+    def open(self) -> dict[str, Feeder]:
+        """The feeders of the data layers, opened when first asked for.
+
+        Raises:
+            DataError: a source is missing or damaged.
+        """
+        if self.feeders is None:
+            self.feeders = {}
+        ranges = label_ranges(self.graph)
+        for node in self.graph.nodes:
+            if node.layer.fed and node.name not in self.feeders and node.layer.type != "Input":
+                first = Node(node.position, self.sources.get(node.name, node.layer), tops=node.tops)
+                source = first if isinstance(first.layer, MemoryData) else node
+                feeder = open_layer(source, self.recipe.seed, self.recipe.stream, self.recipe.threads, ranges)
+                if feeder is not None:
+                    self.feeders[node.name] = feeder
+        return self.feeders
+
+    def _feed(self, low: int, high: int, given: frozenset[str]) -> None:
+        nodes = [n for i, n in self.now.fed if low <= i <= high]
+        if not nodes:
+            return
+        feeders = self.open() if self.feeders is None or any(n.name not in self.feeders for n in nodes) else self.feeders
+        for node in nodes:
+            feeder = feeders.get(node.name)
+            if feeder is None:
+                continue
+            constant = _constant(node)
+            for value, batch in zip(node.tops, feeder.next(), strict=True):
+                if value.blob not in given and value.index not in constant:
+                    self.put(self.recording.tensors[value], batch)
+
+    def _fill_constants(self) -> None:
+        """Constant tops of DummyData are filled once, as in Caffe: what a person writes there afterwards stays."""
+        for node in self.graph.nodes:
+            constant = _constant(node)
+            for value in node.tops:
+                if value.index in constant:
+                    number = constant[value.index]
+                    self.put(self.recording.tensors[value], np.full(value.spec.shape, number))
+
+    def reseed(self, seed: int) -> None:
+        """Begin again with another seed, where it decides about data and masks; parameters stay."""
+        self.recipe = replace(self.recipe, seed=seed)
+        feeders, self.feeders = self.feeders or {}, None
+        for feeder in feeders.values():
+            feeder.close()
+        self.rebind()
+
+    def move(self, device: Device) -> None:
+        """Go over to another device with all values; nets that share parameters with this one do so no longer."""
+        self.shared, self.own = self.shared.moved(device), self.own.moved(device)
+        self.device = device
+        self.rebind()
+
+    def close(self) -> None:
+        """Stop the threads of data layers, finish the files that layers write."""
+        feeders, self.feeders = self.feeders or {}, None
+        for feeder in feeders.values():
+            feeder.close()
+        for form in self._forms.values():
+            for node in form.whole.recording.graph.nodes:
+                node.layer.close()
+
+
+def _again(graph: Graph) -> tuple[Recording, Program]:
+    whole = compile_whole(graph)
+    return whole.recording, whole.program
+
+
+def _constant(node: Node) -> dict[int, float]:
+    """Tops of a DummyData layer that are constant, and their value."""
+    if node.layer.type != "DummyData":
+        return {}
+    fillers = list(node.message.dummy_data_param.data_filler) or [schema.FillerParameter()]
+    every = fillers * len(node.tops) if len(fillers) == 1 else fillers
+    return {i: filler.value for i, filler in enumerate(every) if filler.type == "constant"}
+
+
+def _check_parameters(old: Graph, new: Graph) -> None:
+    for before, after in zip(old.parameters, new.parameters, strict=True):
+        if before.spec != after.spec:
+            raise ShapeMismatch(
+                f"{after.layer}: its parameter {after.declared.name} has the shape {before.spec}, for these inputs it "
+                f"would need {after.spec}"
+            )
+
+
+def _with_shapes(net: schema.NetParameter, shapes: Mapping[str, Shape]) -> schema.NetParameter:
+    """A net whose Input and DummyData layers make tops of these shapes."""
+    changed = schema.NetParameter()
+    changed.CopyFrom(net)
+    for layer in changed.layer:
+        if layer.type not in ("Input", "DummyData") or not any(top in shapes for top in layer.top):
+            continue
+        p: Any = layer.input_param if layer.type == "Input" else layer.dummy_data_param
+        given = [tuple(shape.dim) for shape in p.shape]
+        if layer.type == "DummyData" and not given:
+            old = zip(p.num, p.channels, p.height, p.width, strict=False)
+            given = [tuple(row) for row in old]
+            for name in ("num", "channels", "height", "width"):
+                p.ClearField(name)
+        del p.shape[:]
+        for i, top in enumerate(layer.top):
+            default = given[min(i, len(given) - 1)] if given else ()
+            p.shape.add().dim.extend(shapes.get(top, default))
+    return changed
+
+
+__all__ = ["Engine", "Form", "Key", "Recipe"]

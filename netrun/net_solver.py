@@ -1,0 +1,256 @@
+"""A solver whose nets can be looked at and worked with between its steps: ``solver.net``, ``solver.test_nets``.
+
+It trains as :class:`netrun.solver.Solver` does, in the same order and wording, but on nets compiled with everything
+kept: that takes more memory, and it is a little slower.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from . import debug, snapshot
+from .config.paths import resolve
+from .errors import DivergedError, UsageError
+from .expression import Apply, Rule, Var, parse, rule, text_of
+from .net import Net
+from .program import Call, Program, Recorder
+from .runner import Output, Runner
+from .session import Session
+from .solver import Solver
+from .solver_nets import SolverNet, net_to_train, nets_to_test
+from .training import Training, record_update
+from .types import Tensor
+from .updates import METHODS, correction
+from .visible import Visible
+
+
+class _Pass:
+    """What a runner calls its session: one forward pass of a net."""
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self.device = net.device
+
+    def run(self) -> None:
+        """A whole forward, with the next batch."""
+        self.net.run_forward()
+
+    def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """A host copy."""
+        return self.net.session.read(tensor)
+
+
+class NetRunner(Runner):
+    """A runner of a net that brings its own batches."""
+
+    def __init__(self, name: str, net: Net) -> None:
+        self.net = net
+        super().__init__(name, net.recording, cast(Session, _Pass(net)))
+
+    def open(self) -> None:
+        """Open the sources of all data layers."""
+        self.feeders = self.net._engine.open()
+
+    def feed(self) -> None:
+        """Nothing: the net does it in its forward."""
+
+    def outputs(self) -> list[Output]:
+        """The outputs of the last run, in Caffe's order (alphabetical)."""
+        found = []
+        for name, value in self.net.graph.outputs:
+            weight = value.producer.loss_weights[value.index]
+            found.append(Output(name, np.array(self.net.blobs[name].data), weight))
+        return found
+
+    def loss(self) -> float:
+        """The total loss of the last run."""
+        return self.net.loss
+
+    def close(self) -> None:
+        """Stop the threads of its data layers."""
+        self.net.close()
+
+
+class NetSolver(Solver):
+    """A solver with its training net and its test nets, all open to the eye. Arguments and errors are Solver's.
+
+    ``net`` and ``test_nets`` share their parameters. After a step ``net.blobs`` hold the last pass, ``net.params`` the
+    new values, and their ``diff`` what was subtracted.
+    """
+
+    net: Net
+    test_nets: list[Net]
+
+    def _build(self) -> None:
+        m = self.message
+        self.memory: Visible = Visible(self.device)
+        self.before_step: list[Callable[[], None]] = []
+        """Called at the start of every iteration."""
+        self.after_backward: list[Callable[[], None]] = []
+        """Called when the gradients of an iteration are there, before the update."""
+        self.log(f"Initializing solver from parameters: \n{m}".rstrip(), "solver.cpp:45")
+        found = net_to_train(m, self.source, self.folder)
+        origin = f"from {found.what}" if " file: " in found.what else f"specified in {found.what}."
+        self.log(f"Creating training net {origin}", "solver.cpp:102")
+        self.net = self._open(found, "train")
+        self.training = self._compile_update()
+        self._update_session = Session(cast(Program, self.training.update), self.device, self.memory, self.net._engine.own)
+        self._step, self._update = self.net.session, None
+        self.runners = [NetRunner("train", self.net)]
+        self._forward_only = self.runners[0].session.run
+        if m.weights:
+            names = [name.strip() for entry in m.weights for name in entry.split(",")]
+            self.load_weights(",".join(resolve(name, self.folder) for name in names))
+        self.test_nets = []
+        for i, other in enumerate(nets_to_test(m, self.source, self.folder)):
+            self.log(f"Creating test net (#{i}) specified by {other.what}", "solver.cpp:190")
+            self.test_nets.append(self._open(other, f"test{i}"))
+            self.runners.append(NetRunner(f"test{i}", self.test_nets[-1]))
+        self.log("Solver scaffolding done.", "solver.cpp:57")
+
+    def _open(self, found: SolverNet, stream: str) -> Net:
+        for notice in found.source.notices if found.source else ():
+            if notice not in self._told:  # the test nets are often the same file
+                self.log(notice, "upgrade_proto.cpp:79", "W")
+                self._told.add(notice)
+        net = self._new_net(
+            found,
+            device=self.device,
+            seed=self.seed,
+            folder=found.source.folder if found.source else self.folder,
+            shared=self.memory,
+            stream=stream,
+            threads=self.threads,
+            source=found.source,
+        )
+        for name in net.outputs:
+            self.log(f"This network produces output {name}", "net.cpp:244")
+        self.log("Network initialization done.", "net.cpp:257")
+        return net
+
+    def _new_net(self, found: SolverNet, **options: Any) -> Net:
+        state = found.state
+        return Net(found.message, state.phase, level=state.level, stages=state.stages, **options)
+
+    def _compile_update(self) -> Training:
+        whole = self.net._engine.now.whole
+        gradients = dict(whole.gradients)
+        gradients.update({whole.recording.parameters[p]: total for p, total in whole.accumulators.items()})
+        result = Training(whole.recording, Program(()), None, gradients=gradients)
+        names = METHODS[self.message.type].history
+        for parameter in whole.recording.parameters:
+            result.history[parameter] = [Tensor(f"{parameter.key}.{n}", parameter.spec, "history") for n in names]
+        recorder = Recorder()
+        trained = {
+            p: total
+            for p, total in whole.accumulators.items()
+            if p.trained and (p.lr_mult != 0 or self.net.graph.force_backward)
+        }
+        if self.message.snapshot_diff:
+            result.saved = {whole.recording.parameters[p]: total for p, total in trained.items()}
+        record_update(recorder, trained, result, self.message)
+        totals = set(trained.values())
+        result.update = Program(tuple(_telling(call, totals) for call in recorder.calls))
+        return result
+
+    # -------------------------------------------------------------------------------------------------------- running
+    def _iterate(self) -> float:
+        m, net = self.message, self.net
+        for callback in self.before_step:
+            callback()
+        net.clear_param_diffs()
+        total = 0.0
+        for _ in range(m.iter_size):
+            net.run_forward()
+            net.run_backward()
+            total += net.loss
+        for callback in self.after_backward:
+            callback()
+        if m.debug_info:
+            debug.report(self)
+        self.apply_update()
+        loss = total / m.iter_size
+        if not np.isfinite(loss):
+            raise DivergedError(
+                f"iteration {self.iteration}: the loss is {loss:g}",
+                None,
+                [f"learning rate {self.rate:g}; a smaller base_lr, clip_gradients or scaled inputs usually help"],
+            )
+        return loss
+
+    def apply_update(self) -> None:
+        """Change the parameters by what their ``diff`` says, at the learning rate of the current iteration."""
+        self.rate = self.schedule.rate(self.iteration)
+        session = self._update_session
+        session.write(self.training.lr, np.float32(self.rate))
+        session.write(self.training.correction, np.float32(correction(self.message, self.iteration)))
+        for memory in (self.memory, self.net._engine.own):
+            memory.send()
+        session.run()
+        for memory in (self.memory, self.net._engine.own):
+            memory.renew()
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the current iteration."""
+        return copy.copy(self.schedule).rate(self.iteration)
+
+    # ------------------------------------------------------------------------------------------------------- snapshots
+    def load_weights(self, path: str) -> None:
+        self.memory.send()
+        super().load_weights(path)
+        self.memory.renew()
+
+    def snapshot(self) -> tuple[str, str]:
+        self.memory.send()
+        return super().snapshot()
+
+    def restore(self, path: str) -> None:
+        for runner in self.runners:
+            runner.open()
+        self.memory.send()
+        snapshot.restore(self, path)
+        self.memory.renew()
+
+    def reseed(self, seed: int) -> None:
+        if seed != self.seed:
+            self.seed = seed
+            for net in (self.net, *self.test_nets):
+                net._engine.reseed(seed)
+            for runner in self.runners:
+                runner.open()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Everything that is bound to the device."""
+        return [self.net.session, self._update_session, *(net.session for net in self.test_nets)]
+
+
+def _telling(call: Call, totals: set[Tensor]) -> Call:
+    """An update that leaves in the gradient's place what it subtracts from the parameter, as Caffe does."""
+    if call.op.name != "update":
+        return call
+    xs, vs = call.args
+    assert isinstance(xs, tuple) and isinstance(vs, tuple)
+    if not xs or xs[0] not in totals:
+        return call
+    old: Rule = call.attrs["rule"]
+    lines = []
+    for name, text in old.body:
+        tree = parse(text)
+        if name == "w" and isinstance(tree, Apply) and tree.op == "sub" and tree.args[0] == Var("w"):
+            lines += [f"moved = {text_of(tree.args[1])}", "w = w - moved"]
+        else:
+            lines.append(f"{name} = {text}")
+    if "w = w - moved" not in lines:
+        raise UsageError(f"the solver's rule does not say what it subtracts: {old}")
+    told = rule(old.inputs[1:], [*old.variables, old.inputs[0]], "; ".join([*lines, f"{old.inputs[0]} = moved"]))
+    return replace(call, args=(xs[1:], (*vs, xs[0])), attrs={**call.attrs, "rule": told})
+
+
+__all__ = ["NetSolver"]

@@ -1,0 +1,444 @@
+"""``caffe.Net``: the members, the arguments and the complaints of pycaffe's, on netrun's net."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from ..config import schema
+from ..errors import NetrunError, UsageError
+from ..layers.inputs import MemoryData
+from ..layers.python import Python
+from ..names import Named, UnknownBlob, unknown_layer
+from ..net import Net as _Net
+from ..net import tops
+from ..visible import Blob, ShapeMismatch, TypeMismatch
+from . import mode
+from .layer import BlobVec, NetLayer
+
+
+class MissingFile(UsageError, RuntimeError):
+    """A file that a script names is not there."""
+
+
+class ArgumentMismatch(UsageError, ValueError, KeyError):
+    """Arrays are given for other blobs than the net's inputs or outputs."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+Callback = Callable[[int], Any]
+
+
+@contextlib.contextmanager
+def their_own() -> Iterator[None]:
+    """What a user's layer raises comes out as it is, with the traceback to the user's file."""
+    try:
+        yield
+    except NetrunError as error:
+        cause, theirs = error.__cause__, False
+        if isinstance(cause, Exception) and not isinstance(cause, NetrunError):
+            trace = cause.__traceback__
+            while trace is not None:
+                theirs = theirs or trace.tb_frame.f_code is Python._call.__code__
+                trace = trace.tb_next
+        if not theirs or cause is None:
+            raise
+        raise cause from None
+
+
+def existing(path: Any) -> str:
+    """The name of a file that is there.
+
+    Raises:
+        MissingFile: it is not.
+    """
+    name = os.fspath(path)
+    name = name.decode() if isinstance(name, bytes) else name
+    if not os.path.isfile(name):
+        raise MissingFile(f"Could not open file {name}")
+    return name
+
+
+class Net(_Net):
+    """A net, on the device that this thread chose.
+
+    ``Net(file, phase)``, ``Net(file, weights, phase)``, or with keywords: ``level``, ``stages``, ``weights``.
+
+    Raises:
+        MissingFile: a file is not there (a RuntimeError too).
+        ConfigError, WeightsError: a file is wrong; and whatever the layers in Python raise.
+    """
+
+    def __init__(
+        self,
+        network_file: Any,
+        *arguments: Any,
+        phase: int | None = None,
+        level: int = 0,
+        stages: Sequence[str] | None = None,
+        weights: Any = None,
+        **keywords: Any,
+    ) -> None:
+        given = list(arguments)
+        if given and not isinstance(given[0], (int, np.integer)):  # the old form: weights before the phase
+            warnings.warn("Net(file, weights, phase) is the old form of Net(file, phase, weights=...)",
+                          PendingDeprecationWarning, stacklevel=2)  # fmt: skip
+            weights = given.pop(0)
+        if given:
+            phase = given.pop(0)
+        if given:
+            level = given.pop(0)
+        if given:
+            stages = given.pop(0)
+        if given:
+            weights = given.pop(0)
+        if given or phase is None:
+            raise TypeMismatch("Net takes (network_file, phase, level=0, stages=None, weights=None)")
+        if phase not in (schema.TRAIN, schema.TEST):
+            raise ArgumentMismatch(f"the phase is caffe.TRAIN or caffe.TEST, got {phase!r}")
+        net = network_file if isinstance(network_file, schema.NetParameter) else existing(network_file)
+        keywords.setdefault("seed", mode.next_seed())
+        keywords.setdefault("device", None)
+        if keywords["device"] is None:
+            keywords["device"] = mode.default_device()
+        with their_own():
+            super().__init__(
+                net,
+                int(phase),
+                level=int(level),
+                stages=tuple(stages or ()),
+                weights=None if weights is None else existing(weights),
+                **keywords,
+            )
+        self._callbacks: dict[str, list[Callback]] = {}
+        self._memory_data: Any = None
+        self._views = self._make_views()
+
+    # -------------------------------------------------------------------------------------------------------- looking
+    @property
+    def _layer_names(self) -> list[str]:
+        return self.layer_names
+
+    @property
+    def _blob_names(self) -> list[str]:
+        return list(self.blobs)
+
+    @property
+    def _blobs(self) -> BlobVec:
+        return BlobVec(self.blobs.values())
+
+    @property
+    def _inputs(self) -> list[int]:
+        names = self._blob_names
+        return [names.index(name) for name in self.inputs]
+
+    @property
+    def _outputs(self) -> list[int]:
+        names = self._blob_names
+        return [names.index(name) for name in self.outputs]
+
+    def _top_ids(self, layer: int) -> list[int]:
+        names = self._blob_names
+        return [names.index(name) for name in tops(self.graph.nodes[layer])]
+
+    def _bottom_ids(self, layer: int) -> list[int]:
+        names = self._blob_names
+        return [names.index(value.blob) for value in self.graph.nodes[layer].bottoms]
+
+    @property
+    def top_names(self) -> OrderedDict[str, list[str]]:
+        """Names of the tops by layer."""
+        return OrderedDict(super().top_names)
+
+    @property
+    def bottom_names(self) -> OrderedDict[str, list[str]]:
+        """Names of the bottoms by layer."""
+        return OrderedDict(super().bottom_names)
+
+    def _make_views(self) -> list[Any]:
+        found = []
+        for node in self.graph.nodes:
+            blobs = self.params[node.name] if node.parameters else []
+            user = node.layer.user if isinstance(node.layer, Python) else None
+            found.append(NetLayer(node.name, node.layer.type, blobs) if user is None else user)
+        self._bind_users()
+        return found
+
+    def _bind_users(self) -> None:
+        """Outside of a pass the ``blobs`` of a layer in Python are the net's parameters."""
+        for node in self.graph.varying:
+            if isinstance(node.layer, Python) and node.parameters:
+                node.layer.user.blobs.bind(self.params[node.name])
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers in order; of one in Python, the user's own object."""
+        return list(self._views)
+
+    @property
+    def layer_dict(self) -> OrderedDict[str, Any]:
+        """The layers by name."""
+        return OrderedDict(zip(self.layer_names, self._views, strict=True))
+
+    @property
+    def blob_loss_weights(self) -> Named[float]:
+        """The loss weight of every blob."""
+        weights: Named[float] = Named((name, 0.0) for name in self.blobs)
+        for node in self.graph.nodes:
+            for value, weight in zip(node.tops, node.loss_weights, strict=True):
+                if value.blob in weights:
+                    weights[value.blob] = weight
+        return weights
+
+    @property
+    def _blob_loss_weights(self) -> list[float]:
+        return list(self.blob_loss_weights.values())
+
+    # -------------------------------------------------------------------------------------------------------- running
+    def forward(  # type: ignore[override]
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Run the layers from ``start`` to ``end``.
+
+        Args:
+            blobs: blobs to return besides the outputs.
+            kwargs: values for all inputs of the net.
+
+        Returns:
+            The outputs, or the tops of ``end``, and ``blobs`` by name: the blobs' own memory.
+
+        Raises:
+            UnknownLayer (a ValueError), UnknownBlob (a KeyError), ArgumentMismatch, ShapeMismatch (ValueErrors).
+        """
+        low, high = self.span(start, end)
+        wanted = self._wanted(self.outputs if end is None else tops(self.graph.nodes[high]), blobs)
+        if kwargs:
+            self._fill(kwargs, self.inputs, False)
+        self._forward(low, high)
+        return {name: self.blobs[name].data for name in wanted}
+
+    def backward(  # type: ignore[override]
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Run backward from layer ``start`` down to ``end``.
+
+        Args:
+            diffs: blobs whose gradients to return besides those of the inputs.
+            kwargs: gradients of all outputs of the net.
+
+        Returns:
+            Gradients of the inputs, or of the bottoms of ``end``, and of ``diffs``, by name.
+        """
+        low, high = self.span(end, start)
+        own = self.inputs if end is None else [value.blob for value in self.graph.nodes[low].bottoms]
+        wanted = self._wanted(own, diffs)
+        if kwargs:
+            self._fill(kwargs, self.outputs, True)
+        self._backward(high, low)
+        return {name: self.blobs[name].diff for name in wanted}
+
+    def _wanted(self, names: Sequence[str], more: Sequence[str] | None) -> list[str]:
+        wanted = list(dict.fromkeys([*names, *(more or ())]))
+        for name in wanted:
+            self.blobs[name]  # an unknown one is refused before anything runs
+        return wanted
+
+    def _fill(self, given: Mapping[str, Any], names: Sequence[str], diff: bool) -> None:
+        if set(given) != set(names):
+            what = "Top diff arguments do not match net outputs" if diff else "Input blob arguments do not match net inputs"
+            raise ArgumentMismatch(f"{what}: given {', '.join(given)}; the net has {', '.join(names) or 'none'}")
+        for name, values in given.items():
+            blob = self.blobs[name]
+            shape = np.shape(values)
+            if shape[:1] != blob.shape[:1]:
+                got, wanted = (" ".join(map(str, s)) or "one number" for s in (shape, blob.shape))
+                what = "Diff is not batch sized" if diff else "Input is not batch sized"
+                raise ShapeMismatch(f'{what}: blob "{name}" has the shape {wanted}, the array given has {got}')
+            if diff:
+                blob.diff = values
+            else:
+                blob.data = values
+
+    def _forward(self, start: int, end: int) -> float:
+        """Run the layers of these numbers, both included; returns what they contribute to the loss."""
+        self._check_span(start, end)
+        first, after = self._callbacks.get("before_forward", ()), self._callbacks.get("after_forward", ())
+        with their_own():
+            if not first and not after:
+                self._engine.forward(start, end)
+            else:
+                clock = self.forwards
+                for i in range(start, end + 1):
+                    _tell(first, i)
+                    self._engine.forward(i, i, clock=clock)
+                    _tell(after, i)
+        if self.graph.varying:
+            self._bind_users()
+        return self._engine.loss(start, end) if self.recording.loss is not None else 0.0
+
+    def _backward(self, start: int, end: int) -> None:
+        """Run the layers from number ``start`` down to ``end`` backward."""
+        self._check_span(end, start)
+        first, after = self._callbacks.get("before_backward", ()), self._callbacks.get("after_backward", ())
+        with their_own():
+            if not first and not after:
+                self._engine.backward(end, start)
+            else:
+                for i in range(start, end - 1, -1):
+                    _tell(first, i)
+                    self._engine.backward(i, i)
+                    _tell(after, i)
+        if self.graph.varying:
+            self._bind_users()
+
+    def run_forward(self) -> None:
+        """A whole forward."""
+        self._forward(0, len(self.graph.nodes) - 1)
+
+    def run_backward(self) -> None:
+        """A whole backward."""
+        self._backward(len(self.graph.nodes) - 1, 0)
+
+    def _check_span(self, low: int, high: int) -> None:
+        if low < 0 or high >= len(self.graph.nodes):
+            raise unknown_layer(f"#{low if low < 0 else high}", self.layer_names)
+
+    def forward_all(self, blobs: Sequence[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Run forward over any number of samples, in batches; the last one is filled up with zeros.
+
+        Returns:
+            The outputs (and ``blobs``) for all samples, by name: arrays of their own.
+        """
+        count = self._samples(kwargs, self.inputs)
+        found: dict[str, list[Any]] = {name: [] for name in self._wanted(self.outputs, blobs)}
+        for batch in self._batch(kwargs):
+            for name, values in self.forward(blobs=blobs, **batch).items():
+                found[name].extend(np.array(values))
+        return {name: np.asarray(rows[:count]) for name, rows in found.items()}
+
+    def forward_backward_all(
+        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Run forward and backward over any number of samples, in batches.
+
+        Args:
+            kwargs: values of inputs and gradients of outputs.
+
+        Returns:
+            Outputs and ``blobs``; gradients of the inputs and of ``diffs``.
+        """
+        count = self._samples(kwargs, [*self.inputs, *self.outputs])
+        outs: dict[str, list[Any]] = {name: [] for name in self._wanted(self.outputs, blobs)}
+        slopes: dict[str, list[Any]] = {name: [] for name in self._wanted(self.inputs, diffs)}
+        forth = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
+        back = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
+        for given, wanted in zip_longest(forth, back, fillvalue={}):
+            for name, values in self.forward(blobs=blobs, **given).items():
+                outs[name].extend(np.atleast_1d(np.array(values)))
+            for name, values in self.backward(diffs=diffs, **wanted).items():
+                slopes[name].extend(np.atleast_1d(np.array(values)))
+        return (
+            {name: np.asarray(rows[:count]) for name, rows in outs.items()},
+            {name: np.asarray(rows[:count]) for name, rows in slopes.items()},
+        )
+
+    def _samples(self, given: Mapping[str, Any], names: Sequence[str]) -> int:
+        if not given or not set(given) <= set(names):
+            listed = ", ".join(names) or "none"
+            raise ArgumentMismatch(f"arrays are wanted for {listed}, given {', '.join(given) or 'none'}")
+        counts = {len(values) for values in given.values()}
+        if len(counts) > 1:
+            raise ShapeMismatch(f"the arrays have different numbers of samples: {sorted(counts)}")
+        return counts.pop()
+
+    def _batch(self, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        if not given:
+            return
+        count = len(next(iter(given.values())))
+        size = next(iter(self.blobs.values())).shape[0]
+        for start in range(0, count, size):
+            batch = {}
+            for name, values in given.items():
+                part = np.asarray(values[start : start + size])
+                missing = size - len(part)
+                if missing:
+                    part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
+                batch[name] = part
+            yield batch
+
+    # ------------------------------------------------------------------------------------------------------ callbacks
+    def before_forward(self, callback: Callback) -> None:
+        """Call ``callback(number)`` before every layer's forward."""
+        self._callbacks.setdefault("before_forward", []).append(callback)
+
+    def after_forward(self, callback: Callback) -> None:
+        """Call ``callback(number)`` after every layer's forward."""
+        self._callbacks.setdefault("after_forward", []).append(callback)
+
+    def before_backward(self, callback: Callback) -> None:
+        """Call ``callback(number)`` before every layer's backward."""
+        self._callbacks.setdefault("before_backward", []).append(callback)
+
+    def after_backward(self, callback: Callback) -> None:
+        """Call ``callback(number)`` after every layer's backward."""
+        self._callbacks.setdefault("after_backward", []).append(callback)
+
+    # ----------------------------------------------------------------------------------------------- data and weights
+    def set_input_arrays(self, data: Any, labels: Any) -> None:
+        """The records of a net whose first layer is MemoryData.
+
+        Args:
+            data: float32 N C H W, N a multiple of the batch size.
+            labels: float32, N values.
+
+        Raises:
+            TypeMismatch: it begins with another layer, or the arrays are not float32.
+            DataError: shapes or counts do not fit.
+        """
+        layer = self._engine.sources.get(self.graph.nodes[0].name) if self.graph.nodes else None
+        if not isinstance(layer, MemoryData):
+            raise MemoryDataWanted("set_input_arrays may only be called if the first layer is a MemoryData layer")
+        data, labels = np.asarray(data), np.asarray(labels)
+        for name, array in (("data", data), ("labels", labels)):
+            if array.dtype != np.float32:
+                raise MemoryDataWanted(f"set_input_arrays: {name} must be float32, got {array.dtype}")
+        layer.set_arrays(data, labels)
+
+    _set_input_arrays = set_input_arrays
+
+    def copy_from(self, weights: Any) -> None:
+        """Copy the weights of a file (.caffemodel or HDF5) into the layers of the same name."""
+        self.load(existing(weights))
+
+    def save(self, path: Any, *, hdf5: bool = False) -> None:
+        """Write the weights as a .caffemodel."""
+        super().save(path, hdf5=hdf5)
+
+    def save_hdf5(self, path: Any, write_diff: bool = False) -> None:
+        """Write the weights as HDF5."""
+        super().save(path, hdf5=True)
+
+    def load_hdf5(self, path: Any) -> None:
+        """Copy the weights of an HDF5 file."""
+        self.load(existing(path))
+
+
+class MemoryDataWanted(UsageError, RuntimeError):
+    """Arrays can only be handed over, as float32, to a net that begins with a MemoryData layer."""
+
+
+def _tell(callbacks: Sequence[Callback], number: int) -> None:
+    for callback in callbacks:
+        callback(number)
+
+
+__all__ = ["ArgumentMismatch", "Blob", "MemoryDataWanted", "MissingFile", "Net", "UnknownBlob", "existing", "their_own"]

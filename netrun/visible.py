@@ -1,0 +1,281 @@
+"""Memory that people look into: host arrays with a home on any device, and blobs, the pairs of them under a name.
+
+On a host device an array is the memory itself. Elsewhere reading one brings the value over. From then on the host copy
+is the newer one: it goes back to the device before the next run, and a copy that somebody still holds is renewed after
+it, so that holding ``blob.data`` means the same on every device.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from .device import Array, Device
+from .errors import UsageError
+from .session import Memory
+from .types import Shape, Spec, Tensor
+
+
+class ShapeMismatch(UsageError, ValueError):
+    """Values do not have the shape of the blob they are put into."""
+
+
+class TypeMismatch(UsageError, TypeError):
+    """Values that are no numbers, or a blob used as something it is not."""
+
+
+class _Copy:
+    """A host copy of one array. ``newer``: it may hold what the device does not have yet."""
+
+    def __init__(self, device: Device, home: Array, spec: Spec) -> None:
+        self.device, self.home = device, home
+        self.host = np.empty(spec.shape, spec.dtype)
+        self.current = self.newer = False
+
+    def open(self) -> np.ndarray[Any, Any]:
+        """The host array for somebody who may write into it."""
+        if not self.current:
+            self.host[...] = self.device.read(self.home).reshape(self.host.shape)
+        self.current = self.newer = True
+        return self.host[...]
+
+    def held(self) -> bool:
+        """Whether an array that was handed out is still in use: every view of ``host`` counts as a reference to it."""
+        return sys.getrefcount(self.host) > 2
+
+    def send(self) -> None:
+        """Before a run: what was written goes to the device."""
+        if self.newer:
+            self.device.write(self.home, self.host)
+            self.newer = False
+
+    def renew(self) -> None:
+        """After a run: the device's value is the newer one."""
+        self.current = False
+        if self.held():
+            self.open()
+
+
+class Visible(Memory):
+    """Memory with host copies of the arrays that were looked at."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self._copies: dict[tuple[str, Spec], _Copy] = {}
+
+    @property
+    def looked(self) -> bool:
+        """Whether there are any host copies."""
+        return bool(self._copies)
+
+    def look(self, tensor: Tensor, home: Array) -> np.ndarray[Any, Any]:
+        """The array behind ``home``, for reading and writing. ``tensor`` names it."""
+        if isinstance(home, np.ndarray):
+            return home
+        key = tensor.name, tensor.spec
+        copy = self._copies.get(key)
+        if copy is None or copy.home is not home:
+            copy = self._copies[key] = _Copy(self.device, home, tensor.spec)
+        return copy.open()
+
+    def moved(self, device: Device) -> Visible:
+        """The same values on another device."""
+        self.send()
+        other = Visible(device)
+        for (name, spec), array in self._arrays.items():
+            other.write(Tensor(name, spec), self.device.read(array))
+        return other
+
+    def put(self, tensor: Tensor, home: Array, values: Any) -> None:
+        """Write to the array behind ``home``; a host copy follows."""
+        self.device.write(home, values)
+        copy = self._copies.get((tensor.name, tensor.spec))
+        if copy is not None:
+            copy.newer = False
+            copy.renew()
+
+    def release(self, tensor: Tensor, home: Array) -> Any:
+        """The device's own array, holding the newest values; whoever gets it may write into it."""
+        copy = self._copies.get((tensor.name, tensor.spec))
+        if copy is not None:
+            copy.send()
+            copy.current = False
+        return home if hasattr(home, "__dlpack__") else self.device.read(home)
+
+    def send(self) -> None:
+        """Before a run: everything that was written into host copies goes to the device."""
+        for copy in self._copies.values():
+            copy.send()
+
+    def renew(self) -> None:
+        """After a run: host copies that nobody holds are out of date, the others are renewed."""
+        for copy in self._copies.values():
+            copy.renew()
+
+    def adopt(self, tensor: Tensor, other: Visible, theirs: Tensor) -> None:
+        """From now on ``tensor`` is the memory that ``theirs`` has in ``other``. Sessions bound before do not know."""
+        array = other.array(theirs)
+        for key in [k for k in self._arrays if k[0] == tensor.name]:
+            del self._arrays[key]
+        self._blocks[tensor.name] = other._blocks[theirs.name]
+        self._arrays[tensor.name, tensor.spec] = (
+            array if theirs.shape == tensor.shape else self.device.view(array, tensor.shape)
+        )
+        copy = other._copies.get((theirs.name, theirs.spec))
+        if copy is not None:
+            copy.send()
+            self._copies[tensor.name, tensor.spec] = copy
+
+
+class Source(Protocol):
+    """What a blob asks for its arrays."""
+
+    def tensor(self, key: Any, diff: bool) -> Tensor:
+        """The tensor that stands for a blob now."""
+
+    def look(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """Its host array."""
+
+    def put(self, tensor: Tensor, values: Any) -> None:
+        """Write it."""
+
+    def home(self, tensor: Tensor) -> Any:
+        """The device's own array, holding the newest values (for DLPack)."""
+
+    def reshape(self, key: Any, shape: Shape) -> None:
+        """Give a blob another shape, until the next forward pass settles all shapes."""
+
+
+class Blob:
+    """A blob or a parameter: values and their gradient under one name.
+
+    ``data`` and ``diff`` are arrays in plain order (N C H W). What is written into them, is what the next forward,
+    backward or update uses. A blob stays usable when its net is gone.
+    """
+
+    __slots__ = ("__weakref__", "_key", "_source", "_title")
+
+    def __init__(self, source: Source, key: Any, title: str) -> None:
+        self._source, self._key, self._title = source, key, title
+
+    @property
+    def shape(self) -> Shape:
+        """Length of every axis."""
+        return self._source.tensor(self._key, False).shape
+
+    @property
+    def data(self) -> np.ndarray[Any, Any]:
+        """The values. Assigning copies into them: the shape has to fit (as NumPy broadcasts)."""
+        source = self._source
+        return source.look(source.tensor(self._key, False))
+
+    @data.setter
+    def data(self, values: Any) -> None:
+        self._fill(False, values)
+
+    @property
+    def diff(self) -> np.ndarray[Any, Any]:
+        """The gradient: what the last backward left here, or what the next one shall start from."""
+        source = self._source
+        return source.look(source.tensor(self._key, True))
+
+    @diff.setter
+    def diff(self, values: Any) -> None:
+        self._fill(True, values)
+
+    def _fill(self, diff: bool, values: Any) -> None:
+        tensor = self._source.tensor(self._key, diff)
+        self._source.put(tensor, fitting(values, tensor, self._title))
+
+    def reshape(self, *shape: int) -> None:
+        """Give the blob another shape. The shapes of the layers behind it follow in the next forward (or net.reshape).
+
+        Raises:
+            ShapeMismatch: an axis is negative, or the blob is a parameter.
+        """
+        given = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+        try:
+            dims = tuple(int(n) for n in given)
+        except (TypeError, ValueError):
+            raise TypeMismatch(f"{self._title}: reshape wants whole numbers, got {given}") from None
+        if any(n < 0 for n in dims):
+            raise ShapeMismatch(f"{self._title}: reshape to {dims}: no axis can be negative")
+        self._source.reshape(self._key, dims)
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    def _axis(self, index: int) -> int:
+        shape = self.shape
+        if len(shape) > 4:
+            raise ShapeMismatch(f"{self._title} has {len(shape)} axes: num, channels, height, width need at most 4")
+        return shape[index] if index < len(shape) else 1
+
+    @property
+    def num(self) -> int:
+        """First axis, 1 if there is none."""
+        return self._axis(0)
+
+    @property
+    def channels(self) -> int:
+        """Second axis, 1 if there is none."""
+        return self._axis(1)
+
+    @property
+    def height(self) -> int:
+        """Third axis, 1 if there is none."""
+        return self._axis(2)
+
+    @property
+    def width(self) -> int:
+        """Fourth axis, 1 if there is none."""
+        return self._axis(3)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self.data
+        if dtype is not None and np.dtype(dtype) != array.dtype:
+            if copy is False:
+                raise ShapeMismatch(f"{self._title} holds {array.dtype}: as {np.dtype(dtype)} it has to be copied")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __dlpack__(self, **keywords: Any) -> Any:
+        return self._source.home(self._source.tensor(self._key, False)).__dlpack__(**keywords)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        place: tuple[int, int] = self._source.home(self._source.tensor(self._key, False)).__dlpack_device__()
+        return place
+
+    def __repr__(self) -> str:
+        return f"<{self._title} {' '.join(map(str, self.shape)) or 'one number'}>"
+
+
+def fitting(values: Any, tensor: Tensor, title: str) -> np.ndarray[Any, Any]:
+    """``values`` as an array of the tensor's shape and type.
+
+    Raises:
+        ShapeMismatch, TypeMismatch: they cannot become one.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "biuf":
+            array = np.asarray(values, tensor.dtype)
+    except (TypeError, ValueError):
+        what = getattr(values, "dtype", type(values).__name__)
+        raise TypeMismatch(f"{title} takes numbers, got {what}") from None
+    if array.shape == tensor.shape:
+        return array
+    try:
+        return np.broadcast_to(array, tensor.shape)
+    except ValueError:
+        got, wanted = (" ".join(map(str, s)) or "one number" for s in (array.shape, tensor.shape))
+        raise ShapeMismatch(f"{title} has the shape {wanted}, the array given has {got}") from None
+
+
+__all__ = ["Blob", "ShapeMismatch", "Source", "TypeMismatch", "Visible", "fitting"]

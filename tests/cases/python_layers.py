@@ -1,0 +1,102 @@
+"""Layers in Python as users of pycaffe write them: what the rows of type Python use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from netrun.layers.python import PythonLayer
+
+
+class Affine(PythonLayer):
+    """y = w * x + b * param_str, w and b trained."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.factor = float(self.param_str)
+        self.blobs.add_blob(1).data[...] = 2
+        self.blobs.add_blob(*bottom[0].shape[1:])
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        top[0].data[...] = self.blobs[0].data * bottom[0].data + self.factor * self.blobs[1].data
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        self.blobs[0].diff[...] = (top[0].diff * bottom[0].data).sum()
+        self.blobs[1].diff[...] += self.factor * top[0].diff.sum(axis=0)
+        if propagate_down[0]:
+            bottom[0].diff[...] = self.blobs[0].data * top[0].diff
+
+
+class Distance:
+    """The squared distance as a loss, deriving from nothing; it keeps what backward needs in itself."""
+
+    param_str: str
+    phase: int
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        if len(bottom) != 2:
+            raise ValueError("wants two bottoms")
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        if bottom[0].count != bottom[1].count:
+            raise ValueError("wants as many targets as values")
+        self.diff = np.zeros_like(bottom[0].data)
+        top[0].reshape(1)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        self.diff[...] = bottom[0].data - bottom[1].data
+        top[0].data[...] = np.sum(self.diff**2) / bottom[0].num / 2
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        for i, sign in enumerate((1, -1)):
+            if propagate_down[i]:
+                bottom[i].diff[...] = sign * self.diff / bottom[i].num * top[0].diff[0]
+
+
+class Rows(PythonLayer):
+    """A source: one row more with every forward; the phase and the number of the pass in it."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.passes = 0
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(1 + self.passes, 3)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        top[0].data[...] = self.passes + 10 * self.phase
+        self.passes += 1
+
+
+class Broken(PythonLayer):
+    """Fails where param_str says."""
+
+    def _may_fail(self, where: str) -> None:
+        if self.param_str == where:
+            raise RuntimeError("out of luck")
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self._may_fail("setup")
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        self._may_fail("reshape")
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        self._may_fail("forward")
+        if self.param_str == "resize":
+            top[0].reshape(77)
+        if self.param_str == "write":
+            bottom[0].data[...] = 1
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        self._may_fail("backward")
+
+
+class Unfinished:
+    """Lacks methods."""
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        pass

@@ -1,0 +1,201 @@
+"""Every .cu file compiled for every chip, without a GPU: by NVRTC's wheel, else by nvcc, else not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cases import run_case
+from test_kernels_shim import CASES, Device
+
+from layers_cuda import source
+from layers_cuda.launch import Kernel
+from layers_cuda.update import together
+from netrun.expression import rule
+from netrun.types import Spec
+
+CHIPS = ("75", "80", "86", "89", "90", "100", "120")
+NEAREST = "90"
+"""The chip for which every variant is compiled; for the others the first of each file and type."""
+
+Variant = tuple[str, tuple[tuple[str, str], ...]]
+
+
+# ------------------------------------------------------------------------------------------------------------ compilers
+def _wheel_folders() -> Iterator[Path]:
+    for place in map(Path, sys.path):
+        yield from sorted(place.glob("nvidia/cu13")) + sorted(place.glob("nvidia/cuda_nvrtc"))
+
+
+def _nvrtc() -> tuple[ctypes.CDLL, list[str]] | None:
+    """The library from a pip wheel, and where the CUDA headers are."""
+    headers = [str(f) for place in map(Path, sys.path) for f in sorted(place.glob("nvidia/*/include"))]
+    for folder in _wheel_folders():
+        for builtins in folder.glob("lib/libnvrtc-builtins.so.*"):
+            ctypes.CDLL(str(builtins))  # the library looks for it by name and does not know where pip puts it
+        for file in sorted(folder.glob("lib/libnvrtc.so.1[2-9]")):
+            return ctypes.CDLL(str(file)), headers
+    return None
+
+
+NVRTC, NVCC = _nvrtc(), shutil.which("nvcc")
+pytestmark = pytest.mark.skipif(
+    NVRTC is None and NVCC is None,
+    reason="no CUDA compiler: pip install nvidia-cuda-nvrtc nvidia-cuda-runtime, or nvcc",
+)
+
+
+def by_nvrtc(text: str, chip: str) -> str:
+    """The log of NVRTC.
+
+    Raises:
+        AssertionError: it refuses the text.
+    """
+    assert NVRTC is not None
+    library, headers = NVRTC
+    program = ctypes.c_void_p()
+    assert library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None) == 0
+    try:
+        options = [f"--gpu-architecture=sm_{chip}", "--std=c++17", "-default-device", "--ptxas-options=-v"]
+        options += [f"-I{folder}" for folder in headers]
+        given = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
+        failed = library.nvrtcCompileProgram(program, len(options), given)
+        size = ctypes.c_size_t()
+        library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        log = ctypes.create_string_buffer(size.value)
+        library.nvrtcGetProgramLog(program, log)
+        assert not failed, f"sm_{chip}:\n{log.value.decode()[:3000]}"
+        return log.value.decode()
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def by_nvcc(text: str, chip: str) -> str:
+    """The log of nvcc.
+
+    Raises:
+        AssertionError: it refuses the text.
+    """
+    options = f"-cubin -arch=sm_{chip} -std=c++17 -Xptxas -v -x cu -o {os.devnull} -".split()
+    done = subprocess.run([str(NVCC), *options], input=text, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, f"sm_{chip}:\n{done.stderr[:3000]}"
+    return done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------------- variants
+def table(*dtypes: str) -> list[Variant]:
+    """What the rows of the case table compile."""
+    collector: Any = Device(collect=True, processors=132)
+    for case in CASES:
+        for dtype in dtypes:
+            run_case(collector, case, dtype)
+    return list(dict.fromkeys((k.file, k.defines) for k in collector.kernels))
+
+
+def large() -> list[Variant]:
+    """The same kernels over more than 2^30 elements, and with 16-bit tensors."""
+    wide = {"int": "long long", "INDEX": "long long"}
+    made: list[Variant] = []
+    for file, defines in first_of_each(table("float32", "float64")):
+        made.append((file, tuple((n, wide.get(n, v)) for n, v in defines)))
+        for half in ("__half", "__nv_bfloat16"):
+            if dict(defines).get("STORAGE") == "float":
+                made.append((file, (("HALF", "1"), *((n, half if n == "STORAGE" else v) for n, v in defines))))
+            elif file in ("pointwise", "reduce", "copy", "update", "random"):
+                swap = [(n, v if n == "REAL" else re.sub(r"\bfloat\b", half, v)) for n, v in defines]
+                made.append((file, (("HALF", "1"), *swap)))
+    return made
+
+
+def many() -> Variant:
+    """update_many, which no row of the table reaches."""
+    device: Any = Device(collect=True)
+
+    def array(*shape: int) -> Any:
+        return device.array(device.allocate(4096), 0, Spec(shape))
+
+    rules = rule(["g", "lr"], ["w", "h"], "h = 0.9*h + lr*g; w = w - h")
+    rate = array()
+    together(device, rules, [((array(9), rate), (array(9), array(9))) for _ in range(2)])
+    kernel: Kernel = device.kernels[-1]
+    return kernel.file, kernel.defines
+
+
+def first_of_each(variants: Sequence[Variant]) -> list[Variant]:
+    """One of each file and type of arithmetic."""
+    found: dict[Any, Variant] = {}
+    for file, defines in variants:
+        found.setdefault((file, dict(defines).get("REAL", "")), (file, defines))
+    return list(found.values())
+
+
+USE = re.compile(
+    r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers", re.S
+)
+"""Name, spilled bytes and registers of a kernel in ptxas' log."""
+
+
+def compile_them(jobs: Sequence[tuple[Variant, str]], report: dict[str, set[int]]) -> list[str]:
+    """Compile; give back the kernels that spill registers to memory."""
+    run = by_nvrtc if NVRTC else by_nvcc
+
+    def one(job: tuple[Variant, str]) -> list[str]:
+        (file, defines), chip = job
+        spills = []
+        for name, stores, loads, registers in USE.findall(run(source.source_of(file, defines), chip)):
+            report[name].add(int(registers))
+            if int(stores) or int(loads):
+                spills.append(f"{name} on sm_{chip} with {dict(defines)}")
+        return spills
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [text for texts in pool.map(one, jobs) for text in texts]
+
+
+def test_every_file_is_compiled() -> None:
+    compiled = {file for file, _ in [*table("float32"), many()]}
+    assert compiled | {"precision"} == set(source.files())  # test_device.py compiles that one
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_files_compile_without_spills(chip: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Registers of every kernel are printed; one that spills fails."""
+    report: dict[str, set[int]] = defaultdict(set)
+    variants = [*first_of_each(table("float32", "float64")), many(), ("precision", (("STORAGE", "__half"),))]
+    spills = compile_them([(v, chip) for v in variants], report)
+    with capsys.disabled():
+        print(f"\nsm_{chip} registers:", ", ".join(f"{n} {max(r)}" for n, r in sorted(report.items())))
+    assert not spills
+    assert set(report) >= {name for file, _ in variants for name in source.kernels_of(file)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", [NEAREST])
+def test_every_variant_of_the_table_compiles(chip: str) -> None:
+    assert not compile_them([(v, chip) for v in [*table("float32"), *large()]], defaultdict(set))
+
+
+def test_a_spill_would_be_seen() -> None:
+    text = """extern "C" __global__ void __launch_bounds__(1024, 2) hungry(float *x) {
+      float v[64];
+      for (int r = 0; r < 3; ++r) {
+        #pragma unroll
+        for (int i = 0; i < 64; ++i) v[i] = x[i * 1024 + threadIdx.x] * (r ? v[63 - i] : 1.0f);
+        __syncthreads();
+        #pragma unroll
+        for (int i = 0; i < 64; ++i) x[i * 1024 + threadIdx.x + r] = v[i] + v[(i * 7) % 64];
+        __syncthreads();
+      }
+    }"""
+    log = (by_nvrtc if NVRTC else by_nvcc)(text, NEAREST)
+    assert any(int(stores) for _, stores, _, _ in USE.findall(log)), log

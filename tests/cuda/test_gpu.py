@@ -1,0 +1,148 @@
+"""What only a GPU can show: ``pytest --device cuda:0`` runs these besides the tests that name a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import KernelCase, compare, run_case
+from cases.kernels import KERNELS
+
+from layers_cuda.conv import Case
+from layers_cuda.plans import CAP
+from netrun.cpu.reference import Reference
+from netrun.device import open_device
+from netrun.errors import DataError, OutOfMemoryError
+from netrun.expression import rule
+from netrun.kernels import OPS
+from netrun.program import Call
+from netrun.solver import Solver
+from netrun.types import Spec, Tensor, Window
+
+pytestmark = pytest.mark.gpu
+DIGITS = Path(__file__).resolve().parents[2] / "configs" / "digits"
+PRODUCTS = [case for case in KERNELS if case.op in ("conv", "conv_grad_x", "conv_grad_w", "gemm")]
+
+
+@pytest.fixture(scope="module")
+def gpu(request: pytest.FixtureRequest) -> Any:
+    """The device of the option."""
+    name = request.config.getoption("--device")
+    return open_device("cuda:0" if name == "stand-in" else name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", KERNELS, ids=str)
+def test_equals_the_reference(case: KernelCase, dtype: str, gpu: Any) -> None:
+    """Strict float32, and float64."""
+    gpu.precision = "FP32"
+    compare(case, dtype, run_case(gpu, case, dtype), run_case(Reference(), case, dtype))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("TF32", 2e-3), ("BF16", 1.6e-2), ("FP16", 2e-3)])
+@pytest.mark.parametrize("case", PRODUCTS, ids=str)
+def test_products_in_lower_precision(case: KernelCase, precision: str, tolerance: float, gpu: Any) -> None:
+    """Within a few roundings of the operands' type, in units of the largest result."""
+    gpu.precision = precision
+    try:
+        found, wanted = run_case(gpu, case, "float32"), run_case(Reference(), case, "float32")
+    finally:
+        gpu.precision = "FP32"
+    for name, arrays in wanted.items():
+        for got, exact in zip(found[name], arrays, strict=True):
+            np.testing.assert_allclose(got, exact, tolerance, tolerance * float(np.abs(exact).max(initial=1)))
+
+
+def test_training_is_captured_and_learns(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digits net: a graph from the second iteration on, the CPU's losses at first, its accuracy in the end."""
+    monkeypatch.chdir(DIGITS)
+    losses = []
+    for device in (gpu, "cpu"):
+        with Solver("solver.prototxt", device=device) as solver:
+            solver.step(3)
+            losses.append(list(solver.losses))
+            if device is gpu:
+                assert all(part.graph is not None for part in solver.sessions[0]._run.parts)  # type: ignore[attr-defined]
+                solver.step(297)
+                accuracy = next(float(o.values) for o in solver.test() if o.name == "accuracy")
+                assert accuracy > 0.93
+    np.testing.assert_allclose(losses[0], losses[1], 1e-3)
+
+
+def test_same_seed_same_bits(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DIGITS)
+    gpu.deterministic = True
+    try:
+        found = []
+        for _ in range(2):
+            with Solver("solver.prototxt", device=gpu) as solver:
+                solver.step(5)
+                tensors = solver.training.recording.parameters.values()
+                found.append([solver.memory.read(t).tobytes() for t in tensors])
+        assert found[0] == found[1]
+    finally:
+        gpu.deterministic = False
+
+
+def test_the_host_runs_ahead_of_a_batch(gpu: Any) -> None:
+    """Batches written one after another arrive in order, whatever slot and stream they take."""
+    array = gpu.array(gpu.allocate(16 << 20), 0, Spec((4 << 20,)))
+    total = gpu.array(gpu.allocate(4), 0, Spec(()))
+    one = Spec(())
+    attrs = {"rule": rule(["x"], ["s"], "s = s + x")}
+    add = Call(OPS["update"], ((Tensor("x", one),), (Tensor("s", one),)), attrs, "")
+    first = array[:1].reshape(())
+    step = gpu.bind(add, [(first,), (total,)], None)
+    gpu.write(total, 0.0)
+    for i in range(20):
+        gpu.write(array, np.full(4 << 20, i, "float32"))
+        step()
+    assert float(gpu.read(total)) == sum(range(20))
+
+
+def test_too_much_memory(gpu: Any) -> None:
+    with pytest.raises(OutOfMemoryError, match=r"bytes do not fit \([\d,]+ of [\d,]+ bytes are free\)"):
+        gpu.allocate(2**44)
+
+
+def test_a_label_out_of_range(gpu: Any) -> None:
+    x, label = np.zeros((3, 10), "float32"), np.array([4, 12, 1], "float32")
+    specs = [Spec(x.shape), Spec(label.shape), Spec(x.shape), Spec(()), Spec(())]
+    arrays = [gpu.array(gpu.allocate(s.nbytes), 0, s) for s in specs]
+    gpu.write(arrays[0], x)
+    gpu.write(arrays[1], label)
+    attrs = {"axis": 1, "ignore": None, "normalize": "valid"}
+    call = Call(OPS["softmax_nll"], tuple(Tensor("t", s) for s in specs), attrs, "loss")
+    gpu.bind(call, arrays, gpu.allocate(gpu.workspace(call)))()
+    with pytest.raises(DataError, match=r"layer loss: label 12 at position 1 is not in 0\.\.9"):
+        gpu.synchronize()
+    gpu.synchronize()
+
+
+def test_every_offered_plan_is_right(gpu: Any) -> None:
+    """Not the first alone: tuning may choose any of them."""
+    rng = np.random.default_rng(0)
+    x, w, y = (4, 8, 15, 13), (12, 4, 3, 3), (4, 12, 8, 7)
+    window = Window((3, 3), (2, 2), (1, 1))
+    values = [rng.standard_normal(s).astype("float32") for s in (x, w, y)]
+    reference = Reference()
+    for kind, written in (("fprop", 2), ("dgrad", 0), ("wgrad", 1)):
+        problem = Case(kind, x, w, y, "float32", window, 2).problem(gpu)
+        assert problem is not None
+        wanted = np.empty_like(values[written])
+        given = [v for i, v in enumerate(values) if i != written]
+        if kind == "fprop":
+            reference.conv(*given, None, wanted, window=window, groups=2)
+        else:
+            run = reference.conv_grad_x if kind == "dgrad" else reference.conv_grad_w
+            run(*given, wanted, window=window, groups=2)
+        for plan in gpu.dnn.plans(problem, CAP):
+            arrays = [gpu.array(gpu.allocate(v.nbytes), 0, Spec(v.shape)) for v in values]
+            for array, value in zip(arrays, values, strict=True):
+                gpu.write(array, value)
+            gpu.write(arrays[written], np.full_like(wanted, np.nan))
+            gpu.dnn.step(plan, arrays, gpu.allocate(max(plan.workspace, 1)))()
+            scale = float(np.abs(wanted).max())
+            np.testing.assert_allclose(gpu.read(arrays[written]), wanted, 1e-4, 1e-5 * scale, err_msg=f"{kind} {plan}")

@@ -1,0 +1,292 @@
+"""netrun against PyTorch on one GPU, side by side in one run.
+
+    python tools/gpu/bench.py --out tools/results/now [--nets alexnet,resnet50] [--precisions FP32,TF32,BF16]
+                              [--work forward,both,train] [--seconds 240] [--no-torch] [--no-compile] [--device cuda:0]
+
+For each net, precision and kind of work: milliseconds an iteration of netrun, of PyTorch eager (channels-last,
+cudnn.benchmark) and of torch.compile; netrun's host overhead (wall minus GPU busy); peak memory. Values already lie on
+the device. A row that does not fit into --seconds any more is listed as not measured. Writes table.md and rows.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from netrun.cli.timing import forward_backward
+from netrun.compiler.graph import State, build
+from netrun.compiler.record import Recording, record
+from netrun.config import schema
+from netrun.config.upgrade import read_net
+from netrun.device import Device, open_device
+from netrun.params import initialise
+from netrun.runner import forward_program
+from netrun.session import Memory, Session
+from netrun.training import compile_training
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+NETS = {
+    "lenet": ("mnist/lenet_train_test.prototxt", 64),
+    "cifar10_quick": ("cifar10/quick_train_test.prototxt", 100),
+    "alexnet": ("benchmark/alexnet.prototxt", 128),
+    "overfeat": ("benchmark/overfeat.prototxt", 128),
+    "vgg_a": ("benchmark/vgg_a.prototxt", 64),
+    "googlenet": ("benchmark/googlenet.prototxt", 128),
+    "resnet50": ("imagenet/resnet50/train_val.prototxt", 256),
+    "googlenet_train": ("imagenet/googlenet/train_val.prototxt", 128),
+}
+"""Name -> file in configs/, and the batch size."""
+
+SIZES = {"lenet": (1, 28, 28), "cifar10_quick": (3, 32, 32)}
+ROUNDS = {"lenet": 500, "cifar10_quick": 500}
+
+
+@dataclass
+class Row:
+    """One measurement; times are milliseconds an iteration."""
+
+    net: str
+    batch: int
+    precision: str
+    work: str
+    netrun: float | None = None
+    gpu: float | None = None
+    overhead: float | None = None
+    planned_mib: float | None = None
+    peak_mib: float | None = None
+    eager: float | None = None
+    compiled: float | None = None
+    torch_mib: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def recorded(name: str, batch: int) -> Recording:
+    """The net with an input of that many images in the place of its data layers."""
+    file, _ = NETS[name]
+    message, _ = read_net(str(CONFIGS / file))
+    trains = any(rule.phase == schema.TRAIN for layer in message.layer for rule in layer.include)
+    fed = [layer for layer in message.layer if layer.type in ("Data", "Input")]
+    crop = next((layer.transform_param.crop_size for layer in fed if layer.transform_param.crop_size), 0)
+    kept = [layer for layer in message.layer if layer.type not in ("Data", "Input")]
+    shape = SIZES.get(name) or (3, crop, crop)
+    if not trains:
+        old = next(layer for layer in fed if layer.type == "Input").input_param.shape[0].dim
+        shape = tuple(old[1:])
+    given = schema.LayerParameter(name="data", type="Input", top=["data", "label"] if trains else ["data"])
+    given.input_param.shape.add(dim=[batch, *shape])
+    if trains:
+        given.input_param.shape.add(dim=[batch])
+    net = schema.NetParameter()
+    net.CopyFrom(message)
+    del net.layer[:]
+    net.layer.extend([given, *kept])
+    state = State.of(schema.NetState(phase="TRAIN" if trains else "TEST"))
+    return record(build(net, None, state, seed=0, folder=str((CONFIGS / file).parent)))
+
+
+def values(recording: Recording) -> dict[str, Any]:
+    """Random images and labels."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for name, tensor in recording.feeds.items():
+        labels = name == "label"
+        found[name] = rng.integers(0, 10, tensor.shape) if labels else rng.standard_normal(tensor.shape, np.float32)
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------------- netrun
+def session_of(recording: Recording, graph: Any, work: str, device: Device) -> Session:
+    """The forward pass, forward and backward, or a training iteration, fed and ready."""
+    memory = Memory(device)
+    if work == "train":
+        solver = schema.SolverParameter(base_lr=0.001, lr_policy="fixed", momentum=0.9, weight_decay=0.0005)
+        training = compile_training(graph, solver)
+        recording, program = training.recording, training.step
+    else:
+        program = forward_program(recording) if work == "forward" else forward_backward(recording)
+    initialise(recording, memory, seed=0)
+    session = Session(program, device, memory)
+    for name, value in values(recording).items():
+        device.write(session.feeds[name], value)
+    if work == "train":
+        session.write(training.lr, np.float32(0.001))
+    return session
+
+
+def time_netrun(row: Row, session: Session, rounds: int) -> None:
+    """Fill in the row: wall time a round, and what the GPU was busy for."""
+    device: Any = session.device
+    for _ in range(3):  # call by call, the capture, a replay
+        session.run()
+    device.synchronize()
+    start = time.perf_counter()
+    for _ in range(rounds):
+        session.run()
+    device.synchronize()
+    row.netrun = (time.perf_counter() - start) * 1e3 / rounds
+    row.planned_mib = session.plan.total / 2**20
+    if not hasattr(device, "xp"):
+        return
+    events = [device.xp.cuda.Event() for _ in range(rounds + 1)]
+    events[0].record(device.stream)
+    for event in events[1:]:
+        session.run()
+        event.record(device.stream)
+    device.synchronize()
+    pairs = pairwise(events)
+    row.gpu = statistics.median(float(device.xp.cuda.get_elapsed_time(a, b)) for a, b in pairs)
+    row.overhead = 100 * (row.netrun - row.gpu) / row.gpu
+    free, total = device.xp.cuda.runtime.memGetInfo()
+    row.peak_mib = (total - free) / 2**20
+
+
+# ------------------------------------------------------------------------------------------------------------- PyTorch
+def time_torch(row: Row, recording: Recording, compiled: bool, rounds: int, device: str) -> None:
+    """Fill in the row from PyTorch in the same precision, on the same values."""
+    import torch
+    from torch_nets import TorchNet
+
+    tf32 = row.precision != "FP32"
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    place = torch.device("cuda" if device.startswith("cuda") else "cpu")
+    net = TorchNet(recording).to(place).to(memory_format=torch.channels_last)
+    net.train(row.work != "forward")
+    fed = {}
+    for name, value in values(recording).items():
+        tensor = torch.as_tensor(value, device=place)
+        fed[name] = tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+    run = torch.compile(net) if compiled else net
+    optimizer = torch.optim.SGD(net.parameters(), 0.001, 0.9, weight_decay=0.0005)
+    half = {"BF16": torch.bfloat16, "FP16": torch.float16}.get(row.precision)
+
+    def iteration() -> None:
+        with torch.autocast(place.type, half or torch.bfloat16, enabled=half is not None):
+            if row.work == "forward":
+                with torch.no_grad():
+                    run(**fed)
+                return
+            out = run(**fed)
+            loss = out if torch.is_tensor(out) else sum(o.float().sum() for o in out)
+        net.zero_grad(set_to_none=True)
+        loss.backward()
+        if row.work == "train":
+            optimizer.step()
+
+    def wait() -> None:
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(5):
+        iteration()
+    wait()
+    start = time.perf_counter()
+    for _ in range(rounds):
+        iteration()
+    wait()
+    spent = (time.perf_counter() - start) * 1e3 / rounds
+    if compiled:
+        row.compiled = spent
+    else:
+        row.eager = spent
+        if place.type == "cuda":
+            row.torch_mib = torch.cuda.max_memory_allocated() / 2**20
+    if place.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+# --------------------------------------------------------------------------------------------------------------- output
+def table(rows: list[Row]) -> Iterator[str]:
+    """The rows in Markdown."""
+    heads = ["net", "batch", "precision", "work", "netrun ms", "GPU ms", "host overhead %", "eager ms", "compile ms",
+             "against eager", "against compile", "planned MiB", "torch MiB", "notes"]  # fmt: skip
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for r in rows:
+        speed = [t / r.netrun if t and r.netrun else None for t in (r.eager, r.compiled)]
+        cells = [r.net, r.batch, r.precision, r.work, r.netrun, r.gpu, r.overhead, r.eager, r.compiled, *speed,
+                 r.planned_mib, r.torch_mib, "; ".join(r.notes)]  # fmt: skip
+        yield (
+            "| "
+            + " | ".join(f"{c:.3g}" if isinstance(c, float) else str(c if c is not None else "-") for c in cells)
+            + " |"
+        )
+
+
+def guarded(row: Row, what: str, action: Callable[[], None]) -> None:
+    """Run one measurement; what goes wrong becomes a note, and the rest is still measured."""
+    try:
+        action()
+    except Exception as error:
+        traceback.print_exc()
+        row.notes.append(f"{what}: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}")
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--nets", default="lenet,cifar10_quick,alexnet,overfeat,vgg_a,googlenet,resnet50,googlenet_train"
+    )
+    parser.add_argument("--precisions", default="FP32,TF32,BF16")
+    parser.add_argument("--work", default="forward,both,train")
+    parser.add_argument("--batch", type=int, default=0, help="instead of each net's own")
+    parser.add_argument("--rounds", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=240)
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--no-compile", action="store_true")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + args.seconds
+    device: Any = open_device(args.device)
+    rows: list[Row] = []
+    for name in args.nets.split(","):
+        for precision in args.precisions.split(","):
+            for work in args.work.split(","):
+                batch = args.batch or NETS[name][1]
+                row = Row(name, batch, precision, work)
+                if work == "train" and name in ("alexnet", "overfeat", "vgg_a", "googlenet"):
+                    continue  # these files have no loss
+                rows.append(row)
+                if time.monotonic() > deadline:
+                    row.notes.append("not measured: out of time")
+                    continue
+                rounds = args.rounds or ROUNDS.get(name, 20)
+                recording = recorded(name, batch)
+
+                def ours(row: Row = row, recording: Recording = recording, rounds: int = rounds) -> None:
+                    if hasattr(device, "precision"):
+                        device.precision = row.precision
+                    time_netrun(row, session_of(recording, recording.graph, row.work, device), rounds)
+
+                guarded(row, "netrun", ours)
+                if hasattr(device, "xp"):
+                    device.xp.get_default_memory_pool().free_all_blocks()  # PyTorch shall have them
+                again = recorded(name, batch)  # a recording is used up by the gradients derived from it
+                for compiled in (False, True):
+                    if not args.no_torch and not (compiled and args.no_compile) and time.monotonic() < deadline:
+                        guarded(
+                            row,
+                            "torch",
+                            lambda r=row, a=again, c=compiled, n=rounds: time_torch(r, a, c, n, args.device),
+                        )
+                print(json.dumps(asdict(row)), flush=True)
+                (args.out / "rows.json").write_text(json.dumps([asdict(r) for r in rows], indent=1))
+                (args.out / "table.md").write_text("\n".join(table(rows)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Everything that only a GPU can show, in one command and within ten minutes: the checklist, the test suite on the
+# device, then benchmarks beside PyTorch. Every part has a time limit; what fails or runs out does not stop the rest.
+#
+#     tools/gpu_check.sh [FOLDER]        logs, tables and summary.txt go to FOLDER (default: tools/results/<date>-<GPU>)
+#
+# PYTHON chooses the interpreter: one with netrun-trainer[cuda13], pytest, and for the comparison torch.
+set -uo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${PYTHON:-python3}
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+
+gpu=$("$python" - <<'END'
+import sys
+from netrun.device import open_device
+from netrun.errors import NetrunError
+
+try:
+    print(open_device("cuda:0").chip.replace(" ", "-"))
+except NetrunError as error:
+    sys.exit(f"no GPU to check: {error}")
+END
+) || exit 2
+out=${1:-tools/results/$(date -u +%Y%m%d-%H%M)-$gpu}
+mkdir -p "$out"
+: >"$out/summary.txt"
+failed=0
+
+# part NAME SECONDS COMMAND...
+part() {
+    local name=$1 limit=$2 begin=$SECONDS status
+    shift 2
+    printf '== %s\n' "$name"
+    timeout --kill-after=10 "$limit" "$@" >"$out/$name.log" 2>&1
+    status=$?
+    case $status in
+    0) verdict=passed ;;
+    124 | 137) verdict="out of time ($limit s)" ;;
+    *) verdict="failed ($status)" ;;
+    esac
+    ((status == 0)) || failed=1
+    printf '%-16s %-24s %4d s\n' "$name" "$verdict" $((SECONDS - begin)) | tee -a "$out/summary.txt"
+}
+
+{
+    git rev-parse HEAD 2>/dev/null
+    "$python" --version
+    nvidia-smi 2>/dev/null
+} >"$out/machine.txt"
+
+part devices 30 "$python" -m netrun devices
+part checklist 75 "$python" tools/gpu/checklist.py --properties "$out/device_properties.json"
+part suite 210 "$python" -m pytest --device cuda:0 -q -p no:cacheprovider
+part small 60 "$python" tools/gpu/bench.py --out "$out/small" --nets lenet,cifar10_quick --seconds 50 --no-compile
+part nets 200 "$python" tools/gpu/bench.py --out "$out/nets" --seconds 150 \
+    --nets resnet50,googlenet,alexnet,vgg_a,overfeat,googlenet_train --precisions TF32,FP32,BF16
+
+cat "$out"/small/table.md "$out"/nets/table.md 2>/dev/null
+cat "$out/summary.txt"
+exit $failed
