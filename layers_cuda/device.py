@@ -83,7 +83,7 @@ class Cuda:
     # ------------------------------------------------------------------------------------------------------- libraries
     @property
     def precision(self) -> Precision:
-        """What convolutions and matrix products of float32 may round their operands to; set it by name."""
+        """What convolutions and products may round float32 operands to. Set it by name, before a session is made."""
         return self._precision
 
     @precision.setter

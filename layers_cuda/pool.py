@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from netrun.program import Call
+from netrun.types import Shape, Window
 
 from .geometry import indices, type_defines
 from .launch import BLOCK, Kernel, Step
+from .reduce import reduction, scratch_bytes
 from .windows import sizes, window_defines
 
 if TYPE_CHECKING:
@@ -35,9 +37,18 @@ def pool_max_grad(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -
     return _step(device, "pool_max_grad", call, args, dx, dy, dx)
 
 
+def _whole(window: Window, inputs: Shape, outputs: Shape) -> bool:
+    """Whether there is one window and it is the whole plane: then no thread walks over a plane alone."""
+    plain = set(window.pad) <= {0} and set(window.dilation) <= {1}
+    return plain and window.kernel == inputs and set(outputs) <= {1}
+
+
 def pool_avg(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     """Kernels.pool_avg, bound."""
     x, y = args
+    if _whole(call.attrs["window"], x.shape[2:], y.shape[2:]) and x.size:
+        flat = x.reshape(y.size, x.size // y.size)
+        return reduction(device, [flat], y.reshape(y.size), f"a / {flat.shape[1]}", "sum", (1,), scratch)
     return _step(device, f"pool_avg_{call.attrs['count']}", call, args, x, y, y)
 
 
@@ -53,6 +64,14 @@ def pool_random(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> 
     return _step(device, "pool_random", call, args, x, y, y)
 
 
+def workspace(device: Cuda, call: Call) -> int:
+    """Bytes of the partial results of a mean over whole planes."""
+    x, y = call.tensors()
+    if not x.spec.count or not _whole(call.attrs["window"], x.shape[2:], y.shape[2:]):
+        return 0
+    return scratch_bytes(device, [(y.spec.count, x.spec.count // y.spec.count)], (1,))
+
+
 BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {
     "pool_max": pool_max,
     "pool_max_grad": pool_max_grad,
@@ -60,4 +79,4 @@ BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {
     "pool_avg_grad": pool_avg_grad,
     "pool_random": pool_random,
 }
-WORKSPACE: dict[str, Callable[[Cuda, Call], int]] = {}
+WORKSPACE: dict[str, Callable[[Cuda, Call], int]] = {"pool_avg": workspace}

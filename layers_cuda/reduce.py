@@ -82,19 +82,23 @@ def layout(shape: Shape, shapes: Sequence[Shape], axes: Shape, processors: int) 
 def reduce(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     """Kernels.reduce, bound."""
     xs, y = args
-    expr, how = call.attrs["expr"], call.attrs["how"]
+    return reduction(device, xs, y, call.attrs["expr"], call.attrs["how"], call.attrs["axes"], scratch)
+
+
+def reduction(device: Cuda, xs: Sequence[Any], y: Any, expr: str, how: str, axes: Shape, scratch: Any) -> Step:
+    """y = sum or max of expr over the axes. ``scratch`` has what ``scratch_bytes`` says."""
     if not y.size:
         return nothing
     whole = np.broadcast_shapes(*(x.shape for x in xs))
     if 0 in whole:  # a sum of nothing
         return device.launcher.zero(y)
-    plan = _plan(device, [x.shape for x in xs], call.attrs["axes"])
+    plan = layout(whole, [x.shape for x in xs], axes, device.launcher.processors)
     if plan is None:
         return expression(device, [x.reshape(_extended(x.shape, len(whole))) for x in xs], y.reshape(whole), expr)
-    real = real_of([y.dtype.name], [x.dtype.name for x in xs])
-    dtypes = [x.dtype.name for x in xs]
+    dtypes, count = [x.dtype.name for x in xs], plan.axes.count
+    real = real_of([y.dtype.name], dtypes)
     common = (
-        *real_defines(real, plan.axes.count, y.dtype.name, *dtypes),
+        *real_defines(real, count, y.dtype.name, *dtypes),
         *plan.defines(),
         ("INPUTS(X)", inputs(letters(len(xs)), dtypes, plan.axes.masks)),
         ("OUT", CTYPES[y.dtype.name]),
@@ -102,18 +106,13 @@ def reduce(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
         ("HOW", {"sum": "Sum", "max": "Max"}[how]),
         ("START", {"sum": "(R)0", "max": "(-infinity())"}[how]),
     )
-    count = plan.axes.count
     partial = device.array(scratch, 0, Spec((plan.rows, plan.outputs), real)) if plan.rows > 1 else y
-    steps = [
-        device.launcher.step(
-            Kernel("reduce", "reduce", common), plan.grid, BLOCK,
-            [*xs, y, partial, *indices(count, [plan.outputs, plan.length, plan.chunk, *plan.axes.sizes])],
-        )
-    ]  # fmt: skip
+    values = [*xs, y, partial, *indices(count, [plan.outputs, plan.length, plan.chunk, *plan.axes.sizes])]
+    steps = [device.launcher.step(Kernel("reduce", "reduce", common), plan.grid, BLOCK, values)]
     if plan.rows > 1:
-        merge = [partial, y, *indices(count, [plan.outputs]), np.int32(plan.rows)]
+        values = [partial, y, *indices(count, [plan.outputs]), np.int32(plan.rows)]
         kernel = Kernel("reduce", "reduce_partial", common)
-        steps.append(device.launcher.step(kernel, -(-plan.outputs // groups_of(32)), BLOCK, merge))
+        steps.append(device.launcher.step(kernel, -(-plan.outputs // groups_of(32)), BLOCK, values))
     return sequence(steps)
 
 
@@ -121,17 +120,17 @@ def _extended(shape: Shape, rank: int) -> Shape:
     return (1,) * (rank - len(shape)) + tuple(shape)
 
 
-def _plan(device: Cuda, shapes: Sequence[Shape], axes: Shape) -> Layout | None:
-    return layout(np.broadcast_shapes(*shapes), shapes, axes, device.launcher.processors)
+def scratch_bytes(device: Cuda, shapes: Sequence[Shape], axes: Shape) -> int:
+    """Bytes of the partial results of ``reduction``."""
+    whole = np.broadcast_shapes(*shapes)
+    plan = None if 0 in whole else layout(whole, shapes, axes, device.launcher.processors)
+    return plan.rows * plan.outputs * 8 if plan and plan.rows > 1 else 0
 
 
 def workspace(device: Cuda, call: Call) -> int:
     """Bytes of the partial results."""
     xs: Any = call.args[0]
-    if 0 in np.broadcast_shapes(*(x.shape for x in xs)):
-        return 0
-    plan = _plan(device, [x.shape for x in xs], call.attrs["axes"])
-    return plan.rows * plan.outputs * 8 if plan and plan.rows > 1 else 0
+    return scratch_bytes(device, [x.shape for x in xs], call.attrs["axes"])
 
 
 BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {"reduce": reduce}

@@ -33,7 +33,7 @@ __device__ inline I offset(const I (&at)[RANK], const I (&size)[RANK]) {
 #ifdef KEPT
 // Reductions: the axes in KEPT number the results, the others are walked over.
 constexpr unsigned WALKED = ~(unsigned)(KEPT) & (unsigned)((1ull << RANK) - 1);
-constexpr int last_axis(unsigned mask) { return mask >> 1 ? 1 + last_axis(mask >> 1) : 0; }
+__device__ constexpr int last_axis(unsigned mask) { return mask >> 1 ? 1 + last_axis(mask >> 1) : 0; }
 constexpr int INNER = last_axis(WALKED);
 
 // f() for the walked elements begin, begin + step ... below end, with their coordinates in at.

@@ -29,6 +29,7 @@ __device__ constexpr int pad_end_of(int j) {
 }
 __device__ constexpr int taps_from(int j) { return j < SPATIAL ? kernel_size(j) * taps_from(j + 1) : 1; }
 constexpr int TAPS = taps_from(0);
+constexpr int UNROLLED = TAPS <= 32 ? 32 : 1;  // a window over a whole image would make a huge kernel
 
 __device__ inline int plane_of(const Place &size) {
   int count = 1;
@@ -55,7 +56,7 @@ __device__ inline void inputs_of(const Place &o, const Place &size, int position
   if constexpr (J == SPATIAL) {
     f(position, tap);
   } else {
-#pragma unroll
+#pragma unroll UNROLLED
     for (int i = 0; i < kernel_size(J); ++i) {
       const int at = o[J] * stride_of(J) - pad_of(J) + i * dilation_of(J);
       if (at >= 0 && at < size[J]) {

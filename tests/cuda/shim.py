@@ -1,15 +1,16 @@
-"""The kernels of layers_cuda alone, on the CPU: NumPy memory between guards, A launcher, nothing of CuPy.
+"""The kernels of layers_cuda alone, on the CPU: NumPy memory between guards, the real launcher, nothing of CuPy.
 
-``Bare`` has what the bind functions of layers_cuda ask of a device. Every array lies between two zones of guard bytes;
-after each launch the zones must be as they were (``TrespassError``), and the shim must have nothing to complain of
-(``KernelError``). Guards are NaN for floats, so that a read outside shows up in the result.
+``Device`` has what the bind functions of layers_cuda ask of a device. Every array lies between two zones of guard
+bytes; after each launch the zones must be as they were (``TrespassError``), and the shim must have nothing to complain
+of (``KernelError``). Guards are NaN for floats, so that a read outside shows up in the result.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -17,12 +18,27 @@ from typing import Any
 
 import fakecupy
 import numpy as np
+from cases.kernels import KERNELS
 
+from layers_cuda import plain
 from layers_cuda.faults import Faults
 from layers_cuda.launch import Kernel, Launcher, Step
 from layers_cuda.source import source_of
 from netrun.program import Call
 from netrun.types import Spec, resolve_shape
+
+FAMILIES = ("pointwise", "reduce", "update", "pool", "norm", "loss", "shape", "random", "metric", "im2col")
+ELSEWHERE = {"conv", "conv_grad_x", "conv_grad_w", "host"}
+"""What NVIDIA's libraries and the host do."""
+BODIES: dict[str, Callable[..., Any]] = {"gemm": plain.gemm}
+WORKSPACE: dict[str, Callable[..., int]] = {}
+for _name in FAMILIES:
+    _family = importlib.import_module(f"layers_cuda.{_name}")
+    BODIES.update(_family.BODIES)
+    WORKSPACE.update(_family.WORKSPACE)
+
+CASES = [case for case in KERNELS if case.op not in ELSEWHERE]
+"""The rows for own kernels."""
 
 GUARD = 256
 """Bytes of a guard zone; also the alignment of memory, as on a GPU."""
@@ -97,8 +113,8 @@ def shuffled(seed: int | None) -> Iterator[None]:
 
 
 # --------------------------------------------------------------------------------------------------------------- device
-class Bare:
-    """A device that only has kernels.
+class Device:
+    """A device that only has the own kernels, gemm's among them.
 
     Args:
         collect: only write down which kernels are bound (``kernels``); steps do nothing.
@@ -118,7 +134,7 @@ class Bare:
         ))  # fmt: skip
         self.launcher: Any = Launcher(xp, self.stream, processors)
         self.launcher.function = self._function
-        self.faults = Faults(self)  # type: ignore[arg-type]
+        self.faults = Faults(self)
 
     def _function(self, kernel: Kernel, shared: int = 0) -> Any:
         self.kernels.append(kernel)
@@ -135,16 +151,11 @@ class Bare:
             raise KernelError(f"{name}: {complaint.decode()}")
         self.memory.check(name)
 
-    # what a bind function and cases.run_case ask for
+    # what bind functions and cases.run_case ask for
     def workspace(self, call: Call) -> int:
-        from layers_cuda.families import WORKSPACE
-
-        measure = WORKSPACE.get(call.op.name)
-        return measure(self, call) if measure else 0
+        return WORKSPACE.get(call.op.name, lambda device, call: 0)(self, call)
 
     def bind(self, call: Call, args: Sequence[Any], scratch: Any) -> Step:
-        from layers_cuda.families import BODIES
-
         return BODIES[call.op.name](self, call, args, scratch)
 
     def capture(self, steps: Sequence[Step]) -> Step:

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 from cases import run_case
-from test_kernels_shim import CASES, Device
+from shim import CASES, Device
+from test_kernels_shim import more
 
 from layers_cuda import source
-from layers_cuda.launch import Kernel
+from layers_cuda.launch import OPTIONS, Kernel
 from layers_cuda.update import together
 from netrun.expression import rule
 from netrun.types import Spec
@@ -55,8 +56,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def by_nvrtc(text: str, chip: str) -> str:
-    """The log of NVRTC.
+def by_nvrtc(text: str, chip: str, ptx: bool = False) -> str:
+    """The log of NVRTC, or the PTX it makes.
 
     Raises:
         AssertionError: it refuses the text.
@@ -66,7 +67,12 @@ def by_nvrtc(text: str, chip: str) -> str:
     program = ctypes.c_void_p()
     assert library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None) == 0
     try:
-        options = [f"--gpu-architecture=sm_{chip}", "--std=c++17", "-default-device", "--ptxas-options=-v"]
+        options = [
+            f"--gpu-architecture={'compute' if ptx else 'sm'}_{chip}",
+            *OPTIONS,
+            "-ftz=true",
+            "--ptxas-options=-v",
+        ]
         options += [f"-I{folder}" for folder in headers]
         given = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
         failed = library.nvrtcCompileProgram(program, len(options), given)
@@ -75,7 +81,12 @@ def by_nvrtc(text: str, chip: str) -> str:
         log = ctypes.create_string_buffer(size.value)
         library.nvrtcGetProgramLog(program, log)
         assert not failed, f"sm_{chip}:\n{log.value.decode()[:3000]}"
-        return log.value.decode()
+        if not ptx:
+            return log.value.decode()
+        library.nvrtcGetPTXSize(program, ctypes.byref(size))
+        made = ctypes.create_string_buffer(size.value)
+        library.nvrtcGetPTX(program, made)
+        return made.value.decode()
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
@@ -99,6 +110,8 @@ def table(*dtypes: str) -> list[Variant]:
     for case in CASES:
         for dtype in dtypes:
             run_case(collector, case, dtype)
+    for case in more():
+        run_case(collector, case, "float32")
     return list(dict.fromkeys((k.file, k.defines) for k in collector.kernels))
 
 
@@ -183,6 +196,24 @@ def test_files_compile_without_spills(chip: str, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("chip", [NEAREST])
 def test_every_variant_of_the_table_compiles(chip: str) -> None:
     assert not compile_them([(v, chip) for v in [*table("float32"), *large()]], defaultdict(set))
+
+
+@pytest.mark.skipif(NVRTC is None, reason="reads PTX, which needs NVRTC: pip install nvidia-cuda-nvrtc")
+def test_float_kernels_compute_in_float() -> None:
+    """No function fell for the double of the C library, nothing indexes registers, and packs travel as 16 bytes."""
+    wide = set()
+    for file, defines in first_of_each(table("float32")):
+        if dict(defines).get("REAL") != "float" or file == "loss":  # the sum of losses takes its divisor as a double
+            continue
+        for entry in by_nvrtc(source.source_of(file, defines), NEAREST, ptx=True).split(".visible .entry ")[1:]:
+            name = entry.split("(")[0]
+            body = [line.strip() for line in entry.splitlines()]
+            assert not [
+                line for line in body if ".f64" in line and not line.startswith((".param", ".reg", "ld.param"))
+            ], name
+            assert not [line for line in body if line.startswith(("ld.local", "st.local"))], name
+            wide |= {name for line in body if re.match(r"(ld|st)\.global\S*\.v4", line)}
+    assert wide >= {"pointwise", "update"}
 
 
 def test_a_spill_would_be_seen() -> None:
