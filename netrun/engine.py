@@ -27,7 +27,7 @@ from .runner import label_ranges, open_layer
 from .session import SHARED, Session
 from .types import Shape, Spec, Tensor
 from .varying import open_session
-from .visible import ShapeMismatch, Visible
+from .visible import ShapeMismatchError, Visible
 from .whole import Move, Whole, compile_whole
 
 KEPT = 8
@@ -77,6 +77,7 @@ class Form:
 
     whole: Whole
     session: Session
+    both_ways: bool
     parts: dict[tuple[bool, int, int], Callable[[], None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,6 +111,8 @@ class Engine:
         self._forms: OrderedDict[tuple[tuple[str, Shape], ...], Form] = OrderedDict()
         self.sources: dict[str, Any] = {}
         graph = recipe.graph(shapes)
+        self.both_ways = recipe.state.phase == schema.TRAIN or graph.force_backward or bool(graph.varying)
+        """Whether backward is compiled. Where it is unlikely it waits until somebody asks for it: see ``_turn``."""
         self.now = self._settle(graph)
         self.sources = {node.name: node.layer for node in self.graph.nodes if node.layer.fed}
         self.numbers = {node.name: i for i, node in reversed(list(enumerate(self.graph.nodes)))}
@@ -138,13 +141,35 @@ class Engine:
         return form
 
     def _compile(self, graph: Graph) -> Form:
-        whole = compile_whole(graph)
+        whole = compile_whole(graph, self.both_ways)
         initialise(whole.recording, self.shared, self.recipe.seed)
         first = whole.recording, whole.program
-        form = Form(whole, open_session(first, _again, self.device, self.shared, self.own))
+        session = open_session(first, _again, self.device, self.shared, self.own)
+        form = Form(whole, session, self.both_ways)
         for tensor, weight in whole.weights():
             form.session.write(tensor, np.full(tensor.shape, weight))
         return form
+
+    def _turn(self) -> None:
+        """Compile backward too. What it needs of a forward pass that ran without it (where the maxima were) is worked
+        out once more, in memory of its own, so that nothing that can be seen changes."""
+        self.both_ways = True
+        graph = self.graph
+        self._forms.clear()
+        self.now = self._settle(graph)
+        if not self.forwards:
+            return
+        whole = self.now.whole
+        aside = Visible(self.device)
+        again = Session(whole.program, self.device, self.shared, aside)
+        inputs = [*whole.recording.feeds.values(), *whole.recording.states.values(), whole.recording.clock]
+        for tensor in inputs:
+            again.write(tensor, self.now.session.read(tensor))
+        again.part(lambda origin: not origin.endswith("'"))()
+        seen = {*whole.recording.tensors.values(), *whole.gradients.values()}
+        for tensor in whole.program.keeps - seen:
+            if tensor.name in aside and tensor.kind == "buffer":
+                self.now.session.write(tensor, again.read(tensor))
 
     def settle(self) -> None:
         """Go over to the shapes that were asked for with ``reshape``.
@@ -182,12 +207,15 @@ class Engine:
         kind, name, index = key
         whole = self.now.whole
         if kind == "blob":
+            if diff and not self.both_ways:
+                self._turn()
+                whole = self.now.whole
             asked = self.pending.get(name)
             found = (whole.diff if diff else whole.data)[name]
             if asked is not None:
-                owner = self.now.session.owner(found)
-                self._away.add(owner.name)
-                return Tensor(owner.name, Spec(asked, found.dtype), owner.kind)
+                root = self.now.session.owner(found)
+                self._away.add(root.name)
+                return Tensor(root.name, Spec(asked, found.dtype), root.kind)
             if not self.graph.varying:
                 return found
             shape = self.now.session.resolve(whole.data[name]).shape
@@ -238,7 +266,9 @@ class Engine:
         if shape == current:
             return
         if kind == "param":
-            raise ShapeMismatch(f"parameter {index} of layer {name} has the shape {current}: it cannot be reshaped")
+            raise ShapeMismatchError(
+                f"parameter {index} of layer {name} has the shape {current}: it cannot be reshaped"
+            )
         self.pending[name] = shape
 
     def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
@@ -246,9 +276,7 @@ class Engine:
         return np.array(self.look(tensor))
 
     # -------------------------------------------------------------------------------------------------------- running
-    def forward(
-        self, low: int, high: int, given: frozenset[str] = frozenset(), clock: int | None = None
-    ) -> None:
+    def forward(self, low: int, high: int, given: frozenset[str] = frozenset(), clock: int | None = None) -> None:
         """Run the layers ``low`` to ``high``, both included. Data layers among them bring the next batch.
 
         Args:
@@ -270,6 +298,8 @@ class Engine:
 
     def backward(self, low: int, high: int) -> None:
         """Run the layers from ``high`` down to ``low`` backward; gradients of parameters add to what is there."""
+        if not self.both_ways:
+            self._turn()
         self._run(self.now, True, low, high)
 
     def _run(self, form: Form, backward: bool, low: int, high: int) -> None:
@@ -350,7 +380,9 @@ class Engine:
         nodes = [n for i, n in self.now.fed if low <= i <= high]
         if not nodes:
             return
-        feeders = self.open() if self.feeders is None or any(n.name not in self.feeders for n in nodes) else self.feeders
+        feeders = (
+            self.open() if self.feeders is None or any(n.name not in self.feeders for n in nodes) else self.feeders
+        )
         for node in nodes:
             feeder = feeders.get(node.name)
             if feeder is None:
@@ -410,7 +442,7 @@ def _constant(node: Node) -> dict[int, float]:
 def _check_parameters(old: Graph, new: Graph) -> None:
     for before, after in zip(old.parameters, new.parameters, strict=True):
         if before.spec != after.spec:
-            raise ShapeMismatch(
+            raise ShapeMismatchError(
                 f"{after.layer}: its parameter {after.declared.name} has the shape {before.spec}, for these inputs it "
                 f"would need {after.spec}"
             )

@@ -11,14 +11,14 @@ from .errors import UsageError, nearest
 T = TypeVar("T")
 
 
-class UnknownBlob(UsageError, KeyError):
+class UnknownBlobError(UsageError, KeyError):
     """There is no blob (or no layer with parameters) of that name."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
-class UnknownLayer(UsageError, ValueError):
+class UnknownLayerError(UsageError, ValueError):
     """There is no layer of that name."""
 
 
@@ -29,7 +29,7 @@ class Named(OrderedDict[str, T]):
 
     def __missing__(self, name: object) -> NoReturn:
         hint = nearest(str(name), self) or f" (there is {', '.join(self) or 'none'})"
-        raise UnknownBlob(f'the net has no {self.what} "{name}"{hint}')
+        raise UnknownBlobError(f'the net has no {self.what} "{name}"{hint}')
 
 
 class NamedParameters(Named[T]):
@@ -38,9 +38,9 @@ class NamedParameters(Named[T]):
     what = "layer with parameters called"
 
 
-def unknown_layer(name: str, known: Iterable[str]) -> UnknownLayer:
+def unknown_layer(name: str, known: Iterable[str]) -> UnknownLayerError:
     """The error for a layer that is not there."""
-    return UnknownLayer(f'the net has no layer "{name}"{nearest(name, known)}')
+    return UnknownLayerError(f'the net has no layer "{name}"{nearest(name, known)}')
 
 
-__all__ = ["Named", "NamedParameters", "UnknownBlob", "UnknownLayer", "unknown_layer"]
+__all__ = ["Named", "NamedParameters", "UnknownBlobError", "UnknownLayerError", "unknown_layer"]

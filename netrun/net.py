@@ -1,8 +1,8 @@
 """A net in Python: every blob readable and writable, forward and backward, whole or from layer to layer.
 
-    with Net("configs/mnist/lenet.prototxt", weights="lenet_iter_10000.caffemodel") as net:
-        net.forward(data=images)
-        net.blobs["conv1"].data          # what it holds; write into it and go on: net.forward(start="pool1")
+with Net("configs/mnist/lenet.prototxt", weights="lenet_iter_10000.caffemodel") as net:
+    net.forward(data=images)
+    net.blobs["conv1"].data          # what it holds; write into it and go on: net.forward(start="pool1")
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .predict import Images, Predictor
 from .session import Session
 from .snapshot import save_weights
 from .types import Shape
-from .visible import Blob, ShapeMismatch, Visible, fitting
+from .visible import Blob, ShapeMismatchError, Visible, fitting
 
 
 class Net:
@@ -95,7 +95,9 @@ class Net:
         for node in self.graph.nodes:
             if node.parameters and node.name not in self.params:
                 self.params[node.name] = [
-                    Blob(self._engine, ("param", node.name, i), f"parameter {i} ({p.declared.name}) of layer {node.name}")
+                    Blob(
+                        self._engine, ("param", node.name, i), f"parameter {i} ({p.declared.name}) of layer {node.name}"
+                    )
                     for i, p in enumerate(node.parameters)
                 ]
         self.report: Report | None = None
@@ -227,7 +229,7 @@ class Net:
         """Numbers of the layers ``first`` and ``last``; the ends of the net without them.
 
         Raises:
-            UnknownLayer: there is no such layer.
+            UnknownLayerError: there is no such layer.
         """
         numbers = self._engine.numbers
         for name in (first, last):
@@ -239,7 +241,7 @@ class Net:
     def _put(self, blob: Blob, diff: bool, values: Any) -> None:
         if np.shape(values) != blob.shape:
             got, wanted = (" ".join(map(str, s)) or "one number" for s in (np.shape(values), blob.shape))
-            raise ShapeMismatch(f"{blob!r}: it has the shape {wanted}, the array given has {got}")
+            raise ShapeMismatchError(f"{blob!r}: it has the shape {wanted}, the array given has {got}")
         tensor = self._engine.tensor(blob._key, diff)
         self._engine.put(tensor, fitting(values, tensor, repr(blob)))
 
@@ -277,9 +279,14 @@ class Net:
         Raises:
             UsageError, DataError: the net has more than one input, an image cannot be read.
         """
+        return self.predictor.run(self, images, batch)
+
+    @property
+    def predictor(self) -> Predictor:
+        """How ``predict`` prepares images."""
         if self._predictor is None:
             self._predictor = Predictor(self._engine.recipe.message, self._engine.recipe.folder, self.inputs)
-        return self._predictor.run(self, images, batch)
+        return self._predictor
 
     # -------------------------------------------------------------------------------------------------------- weights
     def load(self, weights: str | os.PathLike[str]) -> Report:
@@ -302,7 +309,7 @@ class Net:
         """Use the parameters of the other net, the very same memory, in all layers of the same name.
 
         Raises:
-            UsageError: the nets are on different devices. ShapeMismatch: a layer's parameters differ in shape.
+            UsageError: the nets are on different devices. ShapeMismatchError: a layer's parameters differ in shape.
         """
         if self.device is not other.device and self.device.name != other.device.name:
             raise UsageError(f"nets share parameters on one device only: {self.device.name}, {other.device.name}")
@@ -313,13 +320,17 @@ class Net:
                 continue
             if len(mine.parameters) != len(node.parameters):
                 counts = f"{len(mine.parameters)} here, {len(node.parameters)} there"
-                raise ShapeMismatch(f"share_with: layer {node.name} has another number of parameter blobs: {counts}")
+                raise ShapeMismatchError(
+                    f"share_with: layer {node.name} has another number of parameter blobs: {counts}"
+                )
             for own, theirs in zip(mine.parameters, node.parameters, strict=True):
                 if own.spec.shape != theirs.spec.shape:
-                    raise ShapeMismatch(
+                    raise ShapeMismatchError(
                         f"share_with: {node.name}, {own.declared.name}: {own.spec} here, {theirs.spec} there"
                     )
-                pairs.append((self.recording.parameters[own.owner or own], other.recording.parameters[theirs.owner or theirs]))
+                pairs.append(
+                    (self.recording.parameters[own.owner or own], other.recording.parameters[theirs.owner or theirs])
+                )
         for own_tensor, their_tensor in pairs:
             self.memory.adopt(own_tensor, other.memory, their_tensor)
         self._engine.rebind()

@@ -99,7 +99,9 @@ class NetSolver(Solver):
         self.log(f"Creating training net {origin}", "solver.cpp:102")
         self.net = self._open(found, "train")
         self.training = self._compile_update()
-        self._update_session = Session(cast(Program, self.training.update), self.device, self.memory, self.net._engine.own)
+        self._update_session = Session(
+            cast(Program, self.training.update), self.device, self.memory, self.net._engine.own
+        )
         self._step, self._update = self.net.session, None
         self.runners = [NetRunner("train", self.net)]
         self._forward_only = self.runners[0].session.run
@@ -236,8 +238,7 @@ def _telling(call: Call, totals: set[Tensor]) -> Call:
     if call.op.name != "update":
         return call
     xs, vs = call.args
-    assert isinstance(xs, tuple) and isinstance(vs, tuple)
-    if not xs or xs[0] not in totals:
+    if not (isinstance(xs, tuple) and isinstance(vs, tuple) and xs and xs[0] in totals):
         return call
     old: Rule = call.attrs["rule"]
     lines = []

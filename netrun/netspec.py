@@ -22,22 +22,22 @@ from .config import schema
 from .errors import UsageError, nearest
 
 
-class NotATop(UsageError, TypeError):
+class NotATopError(UsageError, TypeError):
     """The bottom of a layer is no top of another one."""
 
 
-class UnknownTop(UsageError, AttributeError, KeyError):
+class UnknownTopError(UsageError, AttributeError, KeyError):
     """A NetSpec has no top of that name."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
-class WrongField(UsageError, AttributeError):
+class WrongFieldError(UsageError, AttributeError):
     """A layer has no such parameter."""
 
 
-class WrongValue(UsageError, TypeError, ValueError):
+class WrongValueError(UsageError, TypeError, ValueError):
     """A parameter does not take that value."""
 
 
@@ -65,14 +65,14 @@ class Function:
             ``in_place`` gives the tops the names of the bottoms.
 
     Raises:
-        NotATop: an input is something else.
+        NotATopError: an input is something else.
     """
 
     def __init__(self, type_name: str, inputs: Sequence[Any], params: Mapping[str, Any]) -> None:
         self.type_name = type_name
         for index, given in enumerate(inputs):
             if not isinstance(given, Top):
-                raise NotATop(f"{type_name} input {index} is not a Top (type is {type(given)})")
+                raise NotATopError(f"{type_name} input {index} is not a Top (type is {type(given)})")
         self.inputs: tuple[Top, ...] = tuple(inputs)
         self.params: dict[str, Any] = dict(params)
         self.ntop: int = self.params.pop("ntop", 1)
@@ -129,7 +129,7 @@ Layers_ = OrderedDict[Function, schema.LayerParameter]
 
 def _blocks() -> dict[str, str]:
     """The field with the parameters of each type, told from the name of its message: ConvolutionParameter."""
-    found = {}
+    found: dict[str, str] = {}
     for field in schema.LayerParameter.DESCRIPTOR.fields:
         if field.name.endswith("_param") and field.message_type is not None:
             found.setdefault(field.message_type.name.removesuffix("Parameter"), field.name)
@@ -143,13 +143,13 @@ def assign(message: Message, field: str, value: Any, title: str = "") -> None:
     """Set a field from plain values: dictionaries for messages, lists for repeated fields (one value will do too).
 
     Raises:
-        WrongField: the message has no such field. WrongValue: the field does not take the value.
+        WrongFieldError: the message has no such field. WrongValueError: the field does not take the value.
     """
     what = title or str(message.DESCRIPTOR.name)
     known = message.DESCRIPTOR.fields_by_name
     if field not in known:
         where = "" if message.DESCRIPTOR.name == "LayerParameter" else f" in {message.DESCRIPTOR.name}"
-        raise WrongField(f'{what}: there is no field "{field}"{where}{nearest(field, known)}')
+        raise WrongFieldError(f'{what}: there is no field "{field}"{where}{nearest(field, known)}')
     current = getattr(message, field)
     try:
         if hasattr(current, "extend"):
@@ -172,7 +172,7 @@ def assign(message: Message, field: str, value: Any, title: str = "") -> None:
     except (TypeError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
-        raise WrongValue(f"{what}: {field} does not take {value!r} ({error})") from None
+        raise WrongValueError(f"{what}: {field} does not take {value!r} ({error})") from None
 
 
 class NetSpec:
@@ -196,7 +196,7 @@ class NetSpec:
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.tops:
-            raise UnknownTop(f'the net has no top "{name}"{nearest(name, self.tops)}')
+            raise UnknownTopError(f'the net has no top "{name}"{nearest(name, self.tops)}')
         return self.tops[name]
 
     def __delattr__(self, name: str) -> None:
@@ -219,7 +219,7 @@ class NetSpec:
         layers: Layers_ = OrderedDict()
         for name, top in self.tops.items():
             if not isinstance(top, (Top, Function)):
-                raise NotATop(f'"{name}" is not a Top (type is {type(top)})')
+                raise NotATopError(f'"{name}" is not a Top (type is {type(top)})')
             top._to_proto(layers, names, autonames)
         return schema.NetParameter(layer=layers.values())
 
@@ -245,15 +245,15 @@ class Layers:
 class _Constants:
     def __init__(self, name: str) -> None:
         self._name = name
-        self._message = getattr(schema, f"{name}Parameter", None)
+        self._message: Any = getattr(schema, f"{name}Parameter", None)
         if self._message is None:
-            raise WrongField(f"there are no parameters called {name}Parameter")
+            raise WrongFieldError(f"there are no parameters called {name}Parameter")
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._message, name, None)
         if found is None or name.startswith("__"):
             known = [value for enum in self._message.DESCRIPTOR.enum_types for value in enum.values_by_name]
-            raise WrongField(f"{self._name}Parameter has no {name}{nearest(name, known)}")
+            raise WrongFieldError(f"{self._name}Parameter has no {name}{nearest(name, known)}")
         return found
 
 

@@ -62,6 +62,24 @@ class Predictor:
             self.size = self.mean.shape[1], self.mean.shape[2]
         self._transforms: dict[tuple[int, int, int], Transform] = {}
 
+    def set_mean(self, mean: npt.ArrayLike) -> None:
+        """Subtract this in place of what the config says: a number a channel (B, G, R), or C H W.
+
+        Raises:
+            UsageError: it has other axes.
+        """
+        values = np.asarray(mean, np.float32)
+        if values.ndim not in (1, 3):
+            raise UsageError(f"a mean is a number a channel or C H W, this one has the shape {values.shape}")
+        self.param.ClearField("mean_file")
+        self.param.ClearField("mean_value")
+        if values.ndim == 1:
+            self.mean = None
+            self.param.mean_value.extend(values.tolist())
+        else:
+            self.mean, self.size = values, (values.shape[1], values.shape[2])
+        self._transforms.clear()
+
     def run(self, net: Net, images: Images, batch: int | None = None) -> Any:
         """The outputs for one image or several; see Net.predict."""
         several = isinstance(images, (list, tuple)) or (isinstance(images, np.ndarray) and images.ndim == 4)
@@ -78,16 +96,13 @@ class Predictor:
                 values = np.zeros((size, *configured[1:]), np.float32)
                 for i, image in enumerate(part):
                     values[i] = self.prepare(image, configured[1:], start + i)
-                blob.reshape(*values.shape)
-                found = net.forward(**{self.input: values} if not net._engine.pending else self._settled(net, values))
+                net.reshape(**{self.input: values.shape})
+                feed: dict[str, Any] = {self.input: values}
+                found = net.forward(**feed)
                 rows.append({name: np.array(value[: len(part)]) for name, value in found.items()})
         finally:
-            blob.reshape(*configured)
+            net.reshape(**{self.input: configured})
         return _joined(rows, several)
-
-    def _settled(self, net: Net, values: Planes) -> Mapping[str, Any]:
-        net.reshape()
-        return {self.input: values}
 
     def prepare(self, image: Image, wanted: Shape, number: int = 0) -> Planes:
         """One image as values C H W of the shape ``wanted``.

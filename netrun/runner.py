@@ -14,10 +14,10 @@ from .compiler.record import Recording, record
 from .config import schema
 from .data.feeder import Cursor, Feeder
 from .device import Device
-from .errors import NetrunError
+from .errors import DataError, NetrunError
 from .program import Program
 from .session import Memory, Session
-from .types import Tensor
+from .types import Shape, Tensor
 from .varying import open_session
 
 
@@ -110,6 +110,8 @@ class Runner:
             feeder = self.feeders.get(node.name)
             if feeder is not None:
                 for value, batch in zip(node.tops, feeder.next(), strict=True):
+                    if batch.shape != value.spec.shape:
+                        raise _another_shape(node, value, batch.shape)
                     self.session.device.write(self.session.array(self.recording.tensors[value]), batch)
         self.tick()
 
@@ -151,6 +153,15 @@ class Runner:
         self.feeders.clear()
         for node in self.graph.nodes:
             node.layer.close()
+
+
+def _another_shape(node: Node, value: Value, got: Shape) -> DataError:
+    return DataError(
+        f'{node.name} ({node.layer.type}): this batch of "{value.blob}" has the shape {" ".join(map(str, got))}, '
+        f"the net is compiled for {' '.join(map(str, value.spec.shape))}",
+        node.layer.context.locate(),
+        ["records of different sizes need a crop_size, or new_height and new_width"],
+    )
 
 
 def kept(recording: Recording) -> frozenset[Tensor]:

@@ -20,11 +20,11 @@ from .session import Memory
 from .types import Shape, Spec, Tensor
 
 
-class ShapeMismatch(UsageError, ValueError):
+class ShapeMismatchError(UsageError, ValueError):
     """Values do not have the shape of the blob they are put into."""
 
 
-class TypeMismatch(UsageError, TypeError):
+class TypeMismatchError(UsageError, TypeError):
     """Values that are no numbers, or a blob used as something it is not."""
 
 
@@ -195,15 +195,15 @@ class Blob:
         """Give the blob another shape. The shapes of the layers behind it follow in the next forward (or net.reshape).
 
         Raises:
-            ShapeMismatch: an axis is negative, or the blob is a parameter.
+            ShapeMismatchError: an axis is negative, or the blob is a parameter.
         """
         given = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
         try:
             dims = tuple(int(n) for n in given)
         except (TypeError, ValueError):
-            raise TypeMismatch(f"{self._title}: reshape wants whole numbers, got {given}") from None
+            raise TypeMismatchError(f"{self._title}: reshape wants whole numbers, got {given}") from None
         if any(n < 0 for n in dims):
-            raise ShapeMismatch(f"{self._title}: reshape to {dims}: no axis can be negative")
+            raise ShapeMismatchError(f"{self._title}: reshape to {dims}: no axis can be negative")
         self._source.reshape(self._key, dims)
 
     @property
@@ -214,7 +214,9 @@ class Blob:
     def _axis(self, index: int) -> int:
         shape = self.shape
         if len(shape) > 4:
-            raise ShapeMismatch(f"{self._title} has {len(shape)} axes: num, channels, height, width need at most 4")
+            raise ShapeMismatchError(
+                f"{self._title} has {len(shape)} axes: num, channels, height, width need at most 4"
+            )
         return shape[index] if index < len(shape) else 1
 
     @property
@@ -241,7 +243,7 @@ class Blob:
         array = self.data
         if dtype is not None and np.dtype(dtype) != array.dtype:
             if copy is False:
-                raise ShapeMismatch(f"{self._title} holds {array.dtype}: as {np.dtype(dtype)} it has to be copied")
+                raise ShapeMismatchError(f"{self._title} holds {array.dtype}: as {np.dtype(dtype)} it has to be copied")
             return array.astype(dtype)
         return array.copy() if copy else array
 
@@ -260,7 +262,7 @@ def fitting(values: Any, tensor: Tensor, title: str) -> np.ndarray[Any, Any]:
     """``values`` as an array of the tensor's shape and type.
 
     Raises:
-        ShapeMismatch, TypeMismatch: they cannot become one.
+        ShapeMismatchError, TypeMismatchError: they cannot become one.
     """
     try:
         array = np.asarray(values)
@@ -268,14 +270,14 @@ def fitting(values: Any, tensor: Tensor, title: str) -> np.ndarray[Any, Any]:
             array = np.asarray(values, tensor.dtype)
     except (TypeError, ValueError):
         what = getattr(values, "dtype", type(values).__name__)
-        raise TypeMismatch(f"{title} takes numbers, got {what}") from None
+        raise TypeMismatchError(f"{title} takes numbers, got {what}") from None
     if array.shape == tensor.shape:
         return array
     try:
         return np.broadcast_to(array, tensor.shape)
     except ValueError:
         got, wanted = (" ".join(map(str, s)) or "one number" for s in (array.shape, tensor.shape))
-        raise ShapeMismatch(f"{title} has the shape {wanted}, the array given has {got}") from None
+        raise ShapeMismatchError(f"{title} has the shape {wanted}, the array given has {got}") from None
 
 
-__all__ = ["Blob", "ShapeMismatch", "Source", "TypeMismatch", "Visible", "fitting"]
+__all__ = ["Blob", "ShapeMismatchError", "Source", "TypeMismatchError", "Visible", "fitting"]

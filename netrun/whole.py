@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from .compiler.gradients import backward
 from .compiler.graph import AUTOMATIC, Graph, Node, Value
@@ -72,7 +73,7 @@ class Whole:
         return self.recording.tensors[value]
 
     def gradient(self, value: Value) -> Tensor | None:
-        """The tensor of its gradient, if backward computes or uses one: what is put in, where nobody reads the value."""
+        """The tensor of its gradient, if backward has one: what is put in from outside where nobody reads the value."""
         computed = self.gradients.get(self.tensor(value))
         return computed if computed is None or value.readers else self.seeds.get(value)
 
@@ -126,9 +127,13 @@ class Whole:
         return any(low <= self._at(node) <= high for node, _ in value.readers)
 
 
-def compile_whole(graph: Graph) -> Whole:
+def compile_whole(graph: Graph, both_ways: bool = True) -> Whole:
     """Forward and derived backward of a graph with all blobs and their gradients kept. Names the copies of blobs that
-    several layers read (changes the graph)."""
+    several layers read (changes the graph).
+
+    Args:
+        both_ways: False leaves backward out, and all that only backward needs.
+    """
     name_copies(graph)
     recording = record(graph)
     recorder = recording.recorder
@@ -140,13 +145,11 @@ def compile_whole(graph: Graph) -> Whole:
             if not value.readers or id(value) in weighted:
                 name = f"{recording.tensors[value].name}' from outside"
                 seeds[value] = Tensor(name, value.spec, "control")
-    roots = [
-        tensor for p, _, tensor in uses if p.trained and (p.lr_mult != 0 or graph.force_backward)
-    ]
+    roots = [tensor for p, _, tensor in uses if p.trained and (p.lr_mult != 0 or graph.force_backward)]
     if graph.force_backward:
         roots += [recording.tensors[v] for v in graph.inputs]
     pairs = [(recording.tensors[value], seed) for value, seed in seeds.items()]
-    gradients = backward(recorder, recording.forward, roots, seeds=pairs)
+    gradients = backward(recorder, recording.forward, roots, seeds=pairs) if both_ways else {}
     accumulators = {p: Tensor(f"{t.name}.diff", t.spec, "control") for p, t in recording.parameters.items()}
     for parameter, layer, tensor in uses:
         if tensor in gradients and parameter.trained:
@@ -181,8 +184,12 @@ def _separate_uses(recording: Recording) -> list[tuple[Parameter, str, Tensor]]:
             for i, call in enumerate(calls):
                 mine: Mapping[Tensor, Tensor] = twins.get(call.origin, {})
                 if mine and any(t.root in mine for t in call.tensors()):
-                    calls[i] = call.map(lambda t, mine=mine: mine[t.root].view(t.shape) if t.root in mine else t)
+                    calls[i] = call.map(partial(_replaced, mine))
     return found
+
+
+def _replaced(twins: Mapping[Tensor, Tensor], tensor: Tensor) -> Tensor:
+    return twins[tensor.root].view(tensor.shape) if tensor.root in twins else tensor
 
 
 def _crossing(calls: Iterable[Call]) -> set[Tensor]:

@@ -1,18 +1,26 @@
 """``pytest --device cuda:0``: the tests that name a device, on that one.
 
-A test that is parametrised over ``device`` has a turn with "cpu". With the option that turn runs on the device given;
-other turns and all tests that name no device are left out, and those marked ``gpu`` run too. ``--device stand-in`` is
-the device of layers_cuda on stand-ins for CuPy, cuDNN and cuBLAS: its kernels run on the CPU.
+Many tests have a turn with the device "cpu": parametrised over ``device``, or a row of test_golden.py with "cpu" in
+its name. With the option that turn runs on the device given; other turns and all tests that name no device are left
+out, and those marked ``gpu`` run too. ``--device stand-in`` is the device of layers_cuda on stand-ins for CuPy, cuDNN
+and cuBLAS: its kernels run on the CPU.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+import netrun.device
+
 STAND_IN = "stand-in"
+RENAMED = pytest.StashKey[str]()
+"""On a test that opens "cpu" by itself: what that shall be while it runs."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,22 +39,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(reason)
         return
     if name == STAND_IN:
-        _stand_in()
-    kept = []
-    for item in items:
-        given = getattr(item, "callspec", None)
-        if item.get_closest_marker("gpu"):
-            kept.append(item)
-        elif given is not None and given.params.get("device") == "cpu":
-            given.params["device"] = "cuda:0" if name == STAND_IN else name
-            kept.append(item)
+        name = _stand_in()
+    kept = [item for item in items if item.get_closest_marker("gpu") or _moved(item, name)]
     left = set(items) - set(kept)
     config.hook.pytest_deselected(items=[item for item in items if item in left])
     items[:] = kept
 
 
-def _stand_in() -> None:
-    """Let "cuda:0" be the stand-in in this process."""
+def _moved(item: pytest.Item, name: str) -> bool:
+    """Let the test run on that device, if it is the turn of "cpu"."""
+    given: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    if given.get("device") == "cpu":
+        given["device"] = name
+        return True
+    if "cpu" in getattr(given.get("row"), "name", "").split():
+        item.stash[RENAMED] = name
+        return True
+    return False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """While a row of test_golden.py runs, "cpu" is the device of the option."""
+    name = item.stash.get(RENAMED, "")
+    if not name:
+        return (yield)
+    module = ModuleType("chosen_device")
+    module.__dict__["chosen"] = lambda: netrun.device.open_device(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, module.__name__, module)
+        patch.setitem(netrun.device._HOST, "cpu", (module.__name__, "chosen"))
+        return (yield)
+
+
+def _stand_in() -> str:
+    """Let "cuda:0" be the stand-in in this process; returns that name."""
     sys.path.insert(0, str(Path(__file__).resolve().parent / "cuda"))
     import fakecupy
     import fakelibs
@@ -54,3 +81,4 @@ def _stand_in() -> None:
     import layers_cuda.device
 
     layers_cuda.device.open_device = lambda index: layers_cuda.device.Cuda(index, fakecupy, fakelibs.libraries())
+    return "cuda:0"

@@ -32,7 +32,6 @@ from netrun.solver import Solver
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden"
 DEVICES = ("reference", "cpu")
-SLOW = {"bvlc_alexnet__deploy__TEST_forward"}
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,6 @@ class Replay:
     name: str
     files: tuple[str, ...]
     run: Callable[[Place], None]
-
-    @property
-    def marks(self) -> list[Any]:
-        """Slow ones run in the long suite."""
-        return [pytest.mark.slow] if self.name.split()[0].rsplit("/", 1)[-1] in SLOW else []
 
 
 _modules: dict[str, Any] = {}
@@ -212,7 +206,7 @@ def _index() -> None:
 ROWS: Sequence[Replay] = list(replays())
 
 
-@pytest.mark.parametrize("row", [pytest.param(r, marks=r.marks, id=r.name) for r in ROWS])
+@pytest.mark.parametrize("row", [pytest.param(r, id=r.name) for r in ROWS])
 def test_replay(row: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row.run(Place(tmp_path, monkeypatch))
 

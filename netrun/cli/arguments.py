@@ -242,11 +242,38 @@ def _features(parser: Parser) -> None:
     _log(parser)
 
 
+def _classify(parser: Parser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument("--model", metavar="FILE", help="the net's prototxt, for training or for use")
+    parser.add_argument("--weights", metavar="FILE", default="", help="a .caffemodel or .h5 file")
+    parser.add_argument("--labels", metavar="FILE", default="", help="the name of every class, one a line")
+    parser.add_argument(
+        "--mean", metavar="M", default="",
+        help="what to subtract: B,G,R, a .binaryproto or a .npy file (default: what transform_param says)",
+    )  # fmt: skip
+    parser.add_argument("--top", type=_count, default=5, metavar="N", help="how many classes (default: 5)")
+    _device(parser, "auto")
+    _log(parser)
+    _json(parser)
+
+
+def _draw(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a net, or a solver (its training net)")
+    parser.add_argument("out", nargs="?", metavar="PICTURE", help="FILE.svg or FILE.png (default: the net's name, .svg)")
+    parser.add_argument(
+        "--phase", default="", type=str.upper, metavar="PHASE", help="TRAIN or TEST: without the layers of the other"
+    )
+    parser.add_argument("--rankdir", default="TB", metavar="DIR", help="TB, LR, BT or RL: where data flow (default: TB)")
+
+
 _TABLE = (
     Command("train", "train", "train a net, or go on training it",
             "netrun train --solver configs/digits/solver.prototxt --set base_lr=0.02", _train),
     Command("test", "test", "score a net on its test data",
             "netrun test --model net.prototxt --weights digits_iter_1000.caffemodel --iterations 6", _test),
+    Command("classify", "classify", "the best classes of images",
+            "netrun classify cat.png --model train_val.prototxt --weights net_iter_1000.caffemodel --labels names.txt",
+            _classify),
     Command("time", "timing", "time every layer, forward and backward",
             "netrun time --model configs/benchmark/alexnet.prototxt --iterations 5 --input-shape data=16,3,224,224",
             _time),
@@ -254,6 +281,7 @@ _TABLE = (
             "netrun check configs/mnist/solver.prototxt", _check),
     Command("summary", "summary", "the table of layers: shapes, parameters, multiply-adds",
             "netrun summary configs/benchmark/alexnet.prototxt", _summary),
+    Command("draw", "draw", "a picture of a net", "netrun draw configs/mnist/lenet.prototxt lenet.png", _draw),
     Command("plan", "plan", "the program a net becomes, one call a line, and its memory",
             "netrun plan configs/mnist/lenet.prototxt", _plan),
     Command("devices", "devices", "what can run here, and what is missing", "netrun devices", _devices,

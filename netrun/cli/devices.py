@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import platform
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
                 "cpu": {"name": processor, "cores": cores, "memory_bytes": memory},
                 "devices": ["cpu", "reference", "null", *([gpu] if gpu else [])],
                 "gpu_missing": reason,
+                "gpu": _gpu(),
                 "missing_extras": sorted(missing),
             }
         )
@@ -49,13 +51,22 @@ def run(args: argparse.Namespace) -> int:
     size = f", {size_text(memory)}" if memory else ""
     rows = [
         ("cpu", f"{processor}, {cores} core{'s' if cores > 1 else ''}{size}"),
+        ("", getattr(open_device("cpu"), "note", "")),
         ("reference", "NumPy, plain and slow: what the others are held against"),
         ("null", "no arithmetic: plans, and measures what netrun itself costs"),
         (gpu or "cuda", "a GPU" if gpu else f"none: {reason}"),
     ]
+    if gpu or importlib.util.find_spec("cupy") is not None:
+        rows += [("", line) for line in _gpu()]
     rows += [("", f"{what} need pip install 'netrun-trainer[{extra}]'") for extra, what in missing.items()]
     print("\n".join(table(rows)))
     return 0
+
+
+def _gpu() -> list[str]:
+    """What the CUDA layers say of driver, libraries and cards; found by name, as a CPU-only install may lack them."""
+    lines: list[str] = importlib.import_module("layers_cuda.device").describe()
+    return lines
 
 
 def _processor() -> str:

@@ -22,7 +22,7 @@ MAJOR = 3
 MAX_AXES = 12
 Dims = c_int64 * MAX_AXES
 
-# ------------------------------------------------------------------------------------------------ numbers of the headers
+# ----------------------------------------------------------------------------------------------- numbers of the headers
 F32, S32, U8 = 3, 4, 6
 TYPES = {"float32": F32, "int32": S32, "uint8": U8}
 ANY = 1
@@ -54,12 +54,13 @@ def post_op(index: int) -> int:
 
 
 _Q_IMPL = 8
+_Q_ARGUMENT = 255
 _Q_MD = {SRC: 129, DIFF_SRC: 130, WEIGHTS: 131, DIFF_WEIGHTS: 132, DST: 133, DIFF_DST: 134, WORKSPACE: 135,
          SCRATCHPAD: 136}  # fmt: skip
 _Q_STRIDES, _Q_PADDED, _Q_BLOCKS, _Q_BLOCK_SIZES, _Q_BLOCK_AXES = 14, 260, 263, 264, 265
 
 
-class Unsupported(Exception):
+class Unsupported(Exception):  # noqa: N818 (an answer, no error)
     """The library has no implementation of what was asked for."""
 
 
@@ -200,7 +201,14 @@ class Library:
 
     def query(self, pd: Handle, what: int, index: int = 0) -> Handle:
         """Description of a primitive's argument, as the library wants it."""
-        found = self._c.dnnl_primitive_desc_query_md(pd.value, _Q_MD[what], index)
+        return self._query(pd, _Q_MD[what], index)
+
+    def query_argument(self, pd: Handle, argument: int) -> Handle:
+        """Description of any argument of an execution, by its number."""
+        return self._query(pd, _Q_ARGUMENT, argument)
+
+    def _query(self, pd: Handle, what: int, index: int) -> Handle:
+        found = self._c.dnnl_primitive_desc_query_md(pd.value, what, index)
         if not found:
             raise Unsupported("no such argument")
         copy = c_void_p()

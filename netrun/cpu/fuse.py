@@ -1,21 +1,23 @@
-"""Calls that the library runs as one: ReLU after a convolution or product, sums of bias gradients, batch normalisation."""
+"""Calls that the library runs as one: what follows a convolution, sums of bias gradients, batch normalisation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..expression import Apply, Num, Var, parse
+from ..expression import Var, letters, parse, substitute, text_of
 from ..program import Call, Program
 from ..types import PERSISTENT, Spec, Tensor
+from .dnnl import Unsupported
 from .layouts import CHANNELS_LAST, work
-from .onednn import BATCH_NORM, BATCH_NORM_GRAD, GRAD_WB, Recipes
+from .onednn import BATCH_NORM, BATCH_NORM_GRAD, CONV_THEN, GRAD_WB, Recipes
 from .onednn_norm import mask_bytes
+from .onednn_pointwise import LONGEST, chain_of, operand_shapes
 
 
 def fused(program: Program, recipes: Recipes) -> Program:
     """The program with fused calls."""
-    return _fuse_bias_gradients(_fuse_rectifiers(_Norms(program, recipes).fused()))
+    return _fuse_bias_gradients(_fuse_chains(_Norms(program, recipes).fused(), recipes))
 
 
 def readers_of(program: Program) -> dict[Tensor, list[Call]]:
@@ -27,48 +29,90 @@ def readers_of(program: Program) -> dict[Tensor, list[Call]]:
     return found
 
 
-def _fuse_rectifiers(program: Program) -> Program:
-    """A convolution or product whose result only a ReLU reads, and the ReLU, become one call."""
+def _fuse_chains(program: Program, recipes: Recipes) -> Program:
+    """What only pointwise calls do to the result of a convolution or product becomes a part of that call.
+
+    A product takes a ReLU alone. A convolution takes any chain: a constant batch normalisation with its scale and
+    shift, a sum with another branch, a ReLU.
+    """
     readers, calls = readers_of(program), list(program.calls)
     number = {id(call): i for i, call in enumerate(calls)}
     gone: set[int] = set()
-    for i, call in enumerate(calls):
-        if call.op.name not in ("conv", "gemm") or "then" in call.attrs:
+    for i, call in enumerate(program.calls):
+        if call.op.name not in ("conv", "gemm"):
             continue
-        made = call.writes()[0]
-        after = readers.get(made.root, [])
-        if made.root in program.keeps or made.root.kind in PERSISTENT or len(after) != 1:
-            continue
-        expr = _rectifier(after[0])
-        out = after[0].writes()[0] if expr else None
-        if out is None or out.base is not None or out.dtype != made.dtype or out.kind in PERSISTENT:
-            continue
-        *before, _ = call.args
-        calls[i] = replace(call, args=(*before, out.view(made.shape)), attrs={**call.attrs, "then": expr})
-        gone.add(number[id(after[0])])
+        made, at, grown = call.writes()[0], i, call
+        while True:
+            after = readers.get(made.root, [])
+            if made.root in program.keeps or made.root.kind in PERSISTENT or len(after) != 1:
+                break
+            if calls[number[id(after[0])]] is not after[0]:
+                break  # another convolution has taken it
+            longer = _with(grown, made, after[0])
+            if longer is None or recipes.of(longer) is None:
+                break
+            gone.add(at)
+            at, grown, made = number[id(after[0])], longer, longer.writes()[0]
+            calls[at] = grown
     return program.having(c for i, c in enumerate(calls) if i not in gone)
 
 
-def _rectifier(call: Call) -> str:
-    """The expression, if the call is a ReLU and nothing else."""
-    if call.op.name != "pointwise" or len(call.reads()) != 1:
-        return ""
-    tree = parse(call.attrs["expr"])
-    plain = isinstance(tree, Apply) and tree.op == "relu" and tree.args[0] == Var("a") and isinstance(tree.args[1], Num)
-    return str(call.attrs["expr"]) if plain else ""
+def _with(call: Call, made: Tensor, after: Call) -> Call | None:
+    """The call with what ``after`` does to its result, where that is possible."""
+    out = after.writes()[0]
+    if after.op.name != "pointwise" or out.base is not None or out.dtype != made.dtype or out.kind in PERSISTENT:
+        return None
+    xs = after.reads()
+    own = [name for name, x in zip(letters(len(xs)), xs, strict=True) if x.root is made.root]
+    if len(own) != 1 or out.spec.count != made.spec.count:
+        return None
+    rest = {name: x for name, x in zip(letters(len(xs)), xs, strict=True) if name != own[0]}
+    if rest and (call.op.name == "gemm" or not operand_shapes(list(rest.values()), out) or out.shape != made.shape):
+        return None
+    *before, _ = call.args
+    others: tuple[Tensor, ...] = ()
+    if call.op is CONV_THEN:
+        *before, given = before
+        assert isinstance(given, tuple)
+        others = given
+    names = letters(1 + len(others) + len(rest))
+    fresh = dict(zip(rest, names[1 + len(others) :], strict=True))
+    inner = parse(call.attrs.get("then", "a"))
+    tree = substitute(parse(after.attrs["expr"]), {Var(own[0]): inner, **{Var(n): Var(f) for n, f in fresh.items()}})
+    try:
+        found = chain_of(tree, "a")
+    except Unsupported:
+        return None
+    wide = sum(t.shape == out.shape for t in (*others, *rest.values()))
+    if found.start != "a" or not 0 < len(found.links) <= LONGEST or wide > 1:
+        return None
+    attrs = {**call.attrs, "then": text_of(tree)}
+    others += tuple(rest.values())
+    if not others:
+        return replace(call, args=(*before, out.view(made.shape)), attrs=attrs)
+    return replace(call, op=CONV_THEN, args=(*before, others, out), attrs=attrs)
 
 
 def _fuse_bias_gradients(program: Program) -> Program:
     """The gradient of a convolution's bias is summed while that of its weights is."""
     calls = list(program.calls)
-    grads = {c.args[1].root: i for i, c in enumerate(calls) if c.op.name == "conv_grad_w" and isinstance(c.args[1], Tensor)}
+    grads = {
+        c.args[1].root: i for i, c in enumerate(calls) if c.op.name == "conv_grad_w" and isinstance(c.args[1], Tensor)
+    }
     gone: set[int] = set()
     for i, call in enumerate(calls):
         if call.op.name != "reduce" or call.attrs["expr"] != "a" or call.attrs["how"] != "sum":
             continue
         dy, db = call.reads()[0], call.writes()[0]
         at = grads.get(dy.root)
-        if at is None or at > i or calls[at].origin != call.origin or calls[at].op is GRAD_WB or db.dtype != "float32" or dy.dtype != "float32":
+        if (
+            at is None
+            or at > i
+            or calls[at].origin != call.origin
+            or calls[at].op is GRAD_WB
+            or db.dtype != "float32"
+            or dy.dtype != "float32"
+        ):
             continue
         seed = calls[at].args[1]
         assert isinstance(seed, Tensor)
@@ -119,7 +163,12 @@ class _Norms:
         if scaling is None or scaling.reads()[0].root is not hat or scaling.writes()[0].shape != x.shape:
             return
         _, scale, shift = scaling.reads()
-        if scale.spec.count != x.shape[1] or shift.spec.count != x.shape[1] or not _wide(scale, x) or not _wide(shift, x):
+        if (
+            scale.spec.count != x.shape[1]
+            or shift.spec.count != x.shape[1]
+            or not _wide(scale, x)
+            or not _wide(shift, x)
+        ):
             return
         z = scaling.writes()[0]
         rectifier = self._after(z)
@@ -150,7 +199,7 @@ class _Norms:
         if scaled.reads()[0].root is not dz.root or scaled.reads()[1].root is not scale.root:
             return None
         around = [c for c in self.readers[dz.root] if c is not scaled and c is not sums]
-        shift = self._only(around, "reduce", "a")
+        shift = self._only([c for c in around if c.origin == sums.origin], "reduce", "a")
         axes = last.attrs["axes"]
         if shift is None or any(c.attrs["axes"] != axes or c.attrs["how"] != "sum" for c in (sums, shift)):
             return None

@@ -1,9 +1,9 @@
 """Names of memory layouts on the CPU (Spec.layout), and what the library calls them.
 
-    plain       C order: N C S
-    last        channels last: N S C
-    c8, c16     N C/8 S 8: blocks of channels innermost, the last block filled up with zeros
-    work:BYTES  memory only the library can read: what a forward kernel keeps for its backward
+plain       C order: N C S
+last        channels last: N S C
+c8, c16     N C/8 S 8: blocks of channels innermost, the last block filled up with zeros
+work:BYTES  memory only the library can read: what a forward kernel keeps for its backward
 """
 
 from __future__ import annotations

@@ -23,6 +23,13 @@ GRAD_WB = Op(
 )
 """conv_grad_w and the gradient of the bias in one pass over dy."""
 
+CONV_THEN = Op(
+    "conv_then",
+    (*OPS["conv"].arguments[:3], Argument("others", "r", True, False), OPS["conv"].arguments[3]),
+    (*OPS["conv"].attributes, "then"),
+)
+"""y = then over a, the result of conv, and b, c ...: the others, each like y or one value a channel."""
+
 BATCH_NORM = Op(
     "batch_norm",
     tuple(Argument(name, role, False, False) for name, role in (
@@ -44,7 +51,7 @@ Builder = Callable[[Library, Call], Recipe]
 
 BUILDERS: Mapping[str, Builder] = {
     "conv": onednn_conv.conv, "conv_grad_x": onednn_conv.conv_grad_x, "conv_grad_w": onednn_conv.conv_grad_w,
-    "conv_grad_wb": onednn_conv.conv_grad_w, "gemm": onednn_conv.gemm,
+    "conv_then": onednn_conv.conv, "conv_grad_wb": onednn_conv.conv_grad_w, "gemm": onednn_conv.gemm,
     "pool_max": onednn_spatial.pool_max, "pool_max_grad": onednn_spatial.pool_max_grad,
     "pool_avg": onednn_spatial.pool_avg, "pool_avg_grad": onednn_spatial.pool_avg_grad,
     "lrn": onednn_norm.lrn, "lrn_grad": onednn_norm.lrn_grad,

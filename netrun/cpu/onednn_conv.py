@@ -1,34 +1,36 @@
-"""Convolution and matrix products through the library. Weights lie plain; each call brings them into the library's form."""
+"""Convolution and matrix products through the library.
+
+Weights lie plain; each call brings them into the form the library wants.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from ..expression import Apply, Num, Var, parse
+from ..expression import letters, parse
 from ..program import Call
 from ..types import PLAIN, Spec, Tensor, Window
 from . import dnnl
 from .dnnl import Handle, Library, Unsupported
 from .layouts import CHANNELS_LAST, describe, of, strides
+from .onednn_pointwise import chain_of, operand, post_operations
 from .recipe import Operand, Recipe
 
 SLOW = ("ref", "gemm")
 """What the names of implementations begin with or hold that another layout beats."""
 
 
-def post_operations(then: str | None) -> list[tuple[Any, ...]]:
-    """What the attribute ``then`` asks for: an expression over the result a.
+def rectified(then: str | None) -> list[tuple[Any, ...]]:
+    """What the attribute ``then`` asks for, an expression over the result a alone, as post-operations.
 
     Raises:
         Unsupported: it is none of those that run inside a primitive.
     """
-    if then is None:
-        return []
-    tree = parse(then)
-    if isinstance(tree, Apply) and tree.op == "relu" and tree.args[0] == Var("a") and isinstance(tree.args[1], Num):
-        return [("eltwise", dnnl.RELU, tree.args[1].value, 0.0)]
-    raise Unsupported(then)
+    links = chain_of(parse(then)).links if then is not None else []
+    if any(link[0] != "eltwise" for link in links):
+        raise Unsupported(str(then))
+    return links
 
 
 class Convolution:
@@ -95,11 +97,24 @@ class Convolution:
 
 
 def conv(lib: Library, call: Call) -> Recipe:
-    """Kernels.conv, with ``then`` applied to the result."""
-    x, w, b, y = call.args
-    assert isinstance(x, Tensor) and isinstance(w, Tensor) and isinstance(y, Tensor)
+    """Kernels.conv, with ``then`` applied to the result; also onednn.CONV_THEN."""
+    args: Any = call.args
+    x, w, b, *others, y = args
     c = Convolution(lib, x.spec, w.spec, y.spec, call.attrs["window"], call.attrs["groups"])
-    post = post_operations(call.attrs.get("then"))
+    then = call.attrs.get("then")
+    post, more = rectified(then) if not others else [], dict[int, Operand]()
+    if others:
+        given = dict(zip(letters(1 + len(others[0])), (y, *others[0]), strict=True))
+        numbers = {name: i - 1 for i, name in enumerate(given)}
+        found = chain_of(parse(str(then)), "a")
+        if found.start != "a" or any(t.shape == y.shape and t.spec.layout != y.spec.layout for t in others[0]):
+            raise Unsupported(str(then))
+        post, more = post_operations(found.links, lambda n: operand(lib, given[n], y, ("others", numbers[n])))
+        wide = any(t.shape == y.shape for t in others[0])
+        if wide and y.spec.layout != PLAIN:  # it has to lie as the result does
+            c.any_y = c.own_y
+        elif wide:
+            post = [p if p[0] != "binary" or not lib.same(p[2], c.own_y) else (*p[:2], c.any_y) for p in post]
     pd = c.best(lambda mx, my: c.forward(mx, my, b is not None, post))
     r = Recipe(lib)
     source = r.as_wanted(Operand(c.own_x, ("x", 0)), lib.query(pd, dnnl.SRC))
@@ -107,6 +122,8 @@ def conv(lib: Library, call: Call) -> Recipe:
     home = Operand(c.own_y, ("y", 0))
     made, moved = r.made_as(home, lib.query(pd, dnnl.DST))
     operands = {dnnl.SRC: source, dnnl.WEIGHTS: weights, dnnl.DST: made}
+    for number, other in more.items():
+        operands[number] = r.as_wanted(other, lib.query_argument(pd, number)) if moved else other
     if b is not None:
         operands[dnnl.BIAS] = Operand(c.bias, ("b", 0))
     r.run(pd, operands)
@@ -117,8 +134,7 @@ def conv(lib: Library, call: Call) -> Recipe:
 
 def conv_grad_x(lib: Library, call: Call) -> Recipe:
     """Kernels.conv_grad_x."""
-    w, dy, dx = call.args
-    assert isinstance(w, Tensor) and isinstance(dy, Tensor) and isinstance(dx, Tensor)
+    w, dy, dx = call.tensors()
     c = Convolution(lib, dx.spec, w.spec, dy.spec, call.attrs["window"], call.attrs["groups"])
     hint, attributes = c.hint(), lib.attributes()
 
@@ -139,8 +155,7 @@ def conv_grad_x(lib: Library, call: Call) -> Recipe:
 
 def conv_grad_w(lib: Library, call: Call) -> Recipe:
     """Kernels.conv_grad_w; conv_grad_wb has the gradient of the bias as a second output."""
-    x, dy, dw, *more = call.args
-    assert isinstance(x, Tensor) and isinstance(dy, Tensor) and isinstance(dw, Tensor)
+    x, dy, dw, *more = call.tensors()
     c = Convolution(lib, x.spec, dw.spec, dy.spec, call.attrs["window"], call.attrs["groups"])
     hint, attributes = c.hint(), lib.attributes()
     bias = c.bias if more else None
@@ -167,8 +182,8 @@ def conv_grad_w(lib: Library, call: Call) -> Recipe:
 # ------------------------------------------------------------------------------------------------------------ products
 def gemm(lib: Library, call: Call) -> Recipe:
     """Kernels.gemm, with ``then`` applied to the result. Transposed operands are described by their strides."""
-    a, b, c, y = call.args
-    assert isinstance(a, Tensor) and isinstance(b, Tensor) and isinstance(y, Tensor)
+    args: Any = call.args
+    a, b, c, y = args
     ranks = {len(a.shape), len(b.shape), len(y.shape)}
     if any(t.dtype != "float32" or t.spec.layout != PLAIN or 0 in t.shape for t in (a, b, y)) or len(ranks) != 1:
         raise Unsupported("gemm")
@@ -179,7 +194,7 @@ def gemm(lib: Library, call: Call) -> Recipe:
             raise Unsupported("addend")
         wide = (1,) * (len(y.shape) - 1) + (y.shape[-1],)
         bias = lib.strided(wide, strides(wide))
-    pd = lib.describe("matmul", left, right, bias, home, lib.attributes(post_operations(call.attrs.get("then"))))
+    pd = lib.describe("matmul", left, right, bias, home, lib.attributes(rectified(call.attrs.get("then"))))
     if "ref" in lib.implementation(pd):
         raise Unsupported("gemm")
     r = Recipe(lib)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from ctypes import c_float
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from .layouts import describe, of
 from .memory import chain
 from .onednn_spatial import quick, tensors
 from .recipe import Operand, Recipe
+
 
 # ----------------------------------------------------------------------------------------------------------------- LRN
 def _lrn(lib: Library, x: Spec, attrs: Mapping[str, Any], prop: int = dnnl.TRAINING) -> Handle:
@@ -70,7 +72,7 @@ def _per_channel(x: Spec, axes: tuple[int, ...]) -> None:
 
 def normalize(lib: Library, call: Call) -> Recipe:
     """Kernels.normalize over all axes but the channels."""
-    x, y, mean, var = tensors(call)
+    x, y, *_ = tensors(call)
     _per_channel(x.spec, call.attrs["axes"])
     if x.spec.layout != y.spec.layout:
         raise Unsupported("two layouts")
@@ -78,8 +80,8 @@ def normalize(lib: Library, call: Call) -> Recipe:
     pd = lib.describe("batch_normalization_forward", dnnl.TRAINING, md, md, float(call.attrs["eps"]), 0,
                       lib.attributes())  # fmt: skip
     r = Recipe(lib)
-    r.run(quick(lib, pd), {dnnl.SRC: Operand(md, ("x", 0)), dnnl.DST: Operand(md, ("y", 0)),
-                           dnnl.MEAN: Operand(vector, ("mean", 0)), dnnl.VARIANCE: Operand(vector, ("var", 0))})  # fmt: skip
+    moments = {dnnl.MEAN: Operand(vector, ("mean", 0)), dnnl.VARIANCE: Operand(vector, ("var", 0))}
+    r.run(quick(lib, pd), {dnnl.SRC: Operand(md, ("x", 0)), dnnl.DST: Operand(md, ("y", 0)), **moments})
     return r
 
 
@@ -89,7 +91,7 @@ def normalize_grad(lib: Library, call: Call) -> Recipe:
     The library wants the input; with mean 0 and variance 1 the output y serves as one, and what is missing then, the
     factor 1 / sqrt(var + eps), is handed over as the scale.
     """
-    y, var, dy, dx = tensors(call)
+    y, _, dy, dx = tensors(call)
     _per_channel(y.spec, call.attrs["axes"])
     if {y.spec.layout} != {dy.spec.layout, dx.spec.layout}:
         raise Unsupported("two layouts")
@@ -117,11 +119,10 @@ def normalize_grad(lib: Library, call: Call) -> Recipe:
 
 def floats(address: int, count: int) -> Any:
     """The float32 numbers at an address, seen as an array."""
-    return np.ctypeslib.as_array((dnnl.ctypes.c_float * count).from_address(address))
+    return np.ctypeslib.as_array((c_float * count).from_address(address))
 
 
-
-# ----------------------------------------------------------------------------------------------------------------- fused
+# ---------------------------------------------------------------------------------------------------------------- fused
 def _batch_norm(lib: Library, md: Handle, eps: float, relu: bool) -> Handle:
     flags = dnnl.USE_SCALE | dnnl.USE_SHIFT | (dnnl.FUSE_RELU if relu else 0)
     pd = lib.describe("batch_normalization_forward", dnnl.TRAINING, md, md, float(eps), flags, lib.attributes())
@@ -142,7 +143,7 @@ def mask_bytes(lib: Library, x: Spec, layouts: Sequence[str]) -> int:
 
 def batch_norm(lib: Library, call: Call) -> Recipe:
     """onednn.BATCH_NORM."""
-    x, scale, shift, y, mean, var, mask = _checked(call)
+    x, _, _, y, _, _, mask = _checked(call)
     if x.spec.layout != y.spec.layout:
         raise Unsupported("two layouts")
     md, vector, relu = of(lib, x.spec), lib.strided((x.shape[1],), (1,)), call.attrs["relu"]

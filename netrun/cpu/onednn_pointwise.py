@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,12 @@ from . import dnnl
 from .dnnl import Handle, Library, Unsupported
 from .layouts import block, describe, of, strides
 from .onednn_spatial import quick, tensors
-from .recipe import Operand, Recipe
+from .recipe import Operand, Place, Recipe
 
 BINARY = {"add": dnnl.ADD, "mul": dnnl.MUL, "sub": dnnl.SUB, "div": dnnl.DIV, "max": dnnl.MAX, "min": dnnl.MIN}
 TURNS = frozenset({"add", "mul", "max", "min"})
 """Operations whose operands may change places."""
-LONGEST = 6
+LONGEST = 8
 
 
 @dataclass
@@ -30,8 +30,8 @@ class Chain:
     links: list[tuple[Any, ...]] = field(default_factory=list)
 
 
-def chain_of(node: Node) -> Chain:
-    """The expression as a chain.
+def chain_of(node: Node, start: str = "") -> Chain:
+    """The expression as a chain, one that begins with ``start`` where it may begin with either of two inputs.
 
     Raises:
         Unsupported: it is none, or it holds functions the library rounds differently.
@@ -42,19 +42,19 @@ def chain_of(node: Node) -> Chain:
         raise Unsupported("constant")
     op, args = node.op, node.args
     if op == "neg":
-        return _linear(chain_of(args[0]), -1.0, 0.0)
+        return _linear(chain_of(args[0], start), -1.0, 0.0)
     if op == "relu" and isinstance(args[1], Num):
-        found = chain_of(args[0])
+        found = chain_of(args[0], start)
         found.links.append(("eltwise", dnnl.RELU, args[1].value, 0.0))
         return found
     if op not in BINARY:
         raise Unsupported(op)
     left, right = args
-    if isinstance(left, Num) or (isinstance(left, Var) and isinstance(right, Apply)):
+    if isinstance(left, Num) or (isinstance(left, Var) and (isinstance(right, Apply) or right == Var(start))):
         if op in TURNS:
             left, right = right, left
         elif op == "sub" and isinstance(left, Num):
-            return _linear(chain_of(right), -1.0, left.value)
+            return _linear(chain_of(right, start), -1.0, left.value)
     if isinstance(right, Num):
         number = right.value
         factors = {"add": (1.0, number), "sub": (1.0, -number), "mul": (number, 0.0)}
@@ -62,10 +62,10 @@ def chain_of(node: Node) -> Chain:
             factors["div"] = (1.0 / number, 0.0)
         if op not in factors:
             raise Unsupported(op)
-        return _linear(chain_of(left), *factors[op])
+        return _linear(chain_of(left, start), *factors[op])
     if not isinstance(right, Var):
         raise Unsupported("a tree")
-    found = chain_of(left)
+    found = chain_of(left, start)
     found.links.append(("binary", BINARY[op], right.name))
     return found
 
@@ -105,8 +105,8 @@ def translatable(call: Call) -> bool:
 def pointwise(lib: Library, call: Call) -> Recipe:
     """Kernels.pointwise for chains of operations and for the gradient of ReLU."""
     tensors(call)
-    xs, y = call.args
-    assert isinstance(xs, tuple) and isinstance(y, Tensor)
+    args: Any = call.args
+    xs, y = args
     given = dict(zip(letters(len(xs)), enumerate(xs), strict=True))
     expr = call.attrs["expr"]
     for _, x in given.values():
@@ -130,8 +130,17 @@ def _shape(t: Tensor, flat: bool) -> Shape:
 
 def _operand(lib: Library, number: int, x: Tensor, y: Tensor, flat: bool) -> Operand:
     """An input as the library sees it: like y, or one value a channel."""
+    return operand(lib, x, y, ("xs", number), flat)
+
+
+def operand(lib: Library, x: Tensor, y: Tensor, place: Place, flat: bool = False) -> Operand:
+    """An input of a chain as the library wants it beside y.
+
+    Raises:
+        Unsupported: it is neither like y nor one value a channel.
+    """
     if x.shape == y.shape:
-        return Operand(_whole(lib, y, flat), ("xs", number))
+        return Operand(_whole(lib, y, flat), place)
     shape = (1,) * (len(y.shape) - len(x.shape)) + x.shape
     if flat:
         shape = (1,)
@@ -140,26 +149,34 @@ def _operand(lib: Library, number: int, x: Tensor, y: Tensor, flat: bool) -> Ope
     elif math.prod(shape) > 1 and block(y.spec.layout) > 1:
         if shape[1] % block(y.spec.layout):
             raise Unsupported("channels that fill no block")
-        return Operand(describe(lib, shape, y.spec.layout), ("xs", number))  # the same bytes
-    return Operand(lib.strided(shape, strides(shape)), ("xs", number))
+        return Operand(describe(lib, shape, y.spec.layout), place)  # the same bytes
+    return Operand(lib.strided(shape, strides(shape)), place)
 
 
 def _whole(lib: Library, y: Tensor, flat: bool) -> Handle:
     return describe(lib, (math.prod(y.shape),)) if flat else of(lib, y.spec)
 
 
-def _chain(lib: Library, given: dict[str, tuple[int, Tensor]], y: Tensor, found: Chain, flat: bool) -> Recipe:
-    home = Operand(_whole(lib, y, flat), ("y", 0))
-    first, *rest = found.links
+def post_operations(
+    links: Sequence[tuple[Any, ...]], find: Callable[[str], Operand]
+) -> tuple[list[tuple[Any, ...]], dict[int, Operand]]:
+    """The links of a chain as post-operations, and their operands by argument number."""
     post: list[tuple[Any, ...]] = []
-    operands = {dnnl.SRC: _operand(lib, *given[found.start], y, flat), dnnl.DST: home}
-    for i, link in enumerate(rest):
+    operands = {}
+    for i, link in enumerate(links):
         if link[0] == "binary":
-            other = _operand(lib, *given[link[2]], y, flat)
-            operands[dnnl.post_op(i)] = other
+            operands[dnnl.post_op(i)] = other = find(link[2])
             post.append(("binary", link[1], other.md))
         else:
             post.append(link)
+    return post, operands
+
+
+def _chain(lib: Library, given: dict[str, tuple[int, Tensor]], y: Tensor, found: Chain, flat: bool) -> Recipe:
+    home = Operand(_whole(lib, y, flat), ("y", 0))
+    first, *rest = found.links
+    post, operands = post_operations(rest, lambda name: _operand(lib, *given[name], y, flat))
+    operands |= {dnnl.SRC: _operand(lib, *given[found.start], y, flat), dnnl.DST: home}
     attributes = lib.attributes(post)
     if first[0] == "binary":
         second = operands[dnnl.SRC_1] = _operand(lib, *given[first[2]], y, flat)

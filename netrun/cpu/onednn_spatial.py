@@ -129,7 +129,9 @@ def pool_avg_grad(lib: Library, call: Call) -> Recipe:
     algorithm = _average(dx.spec, dy.spec, call.attrs["window"], call.attrs["count"])
     pd, _ = _pool_grad(lib, dx.spec, dy.spec, call.attrs["window"], algorithm)
     r = Recipe(lib)
-    r.run(pd, {dnnl.DIFF_DST: Operand(of(lib, dy.spec), ("dy", 0)), dnnl.DIFF_SRC: Operand(of(lib, dx.spec), ("dx", 0))})
+    r.run(
+        pd, {dnnl.DIFF_DST: Operand(of(lib, dy.spec), ("dy", 0)), dnnl.DIFF_SRC: Operand(of(lib, dx.spec), ("dx", 0))}
+    )
     return r
 
 

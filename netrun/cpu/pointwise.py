@@ -16,7 +16,7 @@ from .evaluate import erf, float_type, run_rule
 from .memory import Array, Part, carve, carved_bytes, chain
 from .tape import TESTS, UFUNCS, Layout, Tape, layout
 
-BLOCK = 32 * 1024
+BLOCK = 64 * 1024
 """Elements of a block: a few buffers of it fit into the second-level cache."""
 
 Step = Callable[[], Any]

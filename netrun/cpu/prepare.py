@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 from ..kernels import OPS
 from ..program import Arg, Call, Program
@@ -24,7 +26,7 @@ from .onednn_pointwise import operand_shapes, translatable
 WASTE = 1.12
 """Arithmetic on filled-up channels that is worth the blocks: above it, channels last."""
 
-CONVOLUTIONS = frozenset({"conv", "conv_grad_x", "conv_grad_w", "conv_grad_wb"})
+CONVOLUTIONS = frozenset({"conv", "conv_then", "conv_grad_x", "conv_grad_w", "conv_grad_wb"})
 
 
 def prepare(program: Program, recipes: Recipes) -> Program:
@@ -32,7 +34,7 @@ def prepare(program: Program, recipes: Recipes) -> Program:
     return _Layouts(fused(program, recipes), recipes).rewritten()
 
 
-# --------------------------------------------------------------------------------------------------------------- layouts
+# -------------------------------------------------------------------------------------------------------------- layouts
 class _Layouts:
     """Chooses a layout for every connected region of activations and rewrites the calls."""
 
@@ -46,7 +48,7 @@ class _Layouts:
         self._fixed = {t for t in program.tensors() if t in program.keeps or t.kind in PERSISTENT}
         self._joined = [_connected(call) for call in program.calls]
         for group in self._joined:
-            for a, b in zip(group, group[1:], strict=False):
+            for a, b in pairwise(group):
                 self._union(a, b)
         self._layout = self._choose()
         self._private = self._privates()
@@ -94,7 +96,11 @@ class _Layouts:
             kept = call.argument(name)
             assert isinstance(kept, Tensor)
             after = readers.get(kept.root, [])
-            if kept.base is None and kept not in self._fixed and all(c.op.name == call.op.name + "_grad" for c in after):
+            if (
+                kept.base is None
+                and kept not in self._fixed
+                and all(c.op.name == call.op.name + "_grad" for c in after)
+            ):
                 found[kept] = after
         return found
 
@@ -222,9 +228,11 @@ class _Layouts:
 
 def _roles(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     """(x, y, w) of a convolution or one of its adjoints."""
-    names = {"conv": ("x", "y", "w"), "conv_grad_x": ("dx", "dy", "w")}.get(call.op.name, ("x", "dy", "dw"))
-    x, y, w = (call.argument(n) for n in names)
-    assert isinstance(x, Tensor) and isinstance(y, Tensor) and isinstance(w, Tensor)
+    names = {"conv": ("x", "y", "w"), "conv_then": ("x", "y", "w"), "conv_grad_x": ("dx", "dy", "w")}.get(
+        call.op.name, ("x", "dy", "dw")
+    )
+    found: Any = [call.argument(n) for n in names]
+    x, y, w = found
     return x, y, w
 
 
@@ -234,6 +242,8 @@ def _connected(call: Call) -> list[Tensor]:
     found: Iterable[Arg]
     if name in CONVOLUTIONS:
         found = _roles(call)[:2]
+        if name == "conv_then":
+            found = [*found, *(t for t in call.reads() if t.shape == call.writes()[0].shape)]
     elif name in ("pool_max", "pool_avg", "lrn", "normalize"):
         found = args[:2]
     elif name in ("batch_norm", "batch_norm_grad"):
@@ -261,4 +271,3 @@ def _connected(call: Call) -> list[Tensor]:
     if any(not 3 <= len(t.shape) <= 5 or t.dtype != "float32" or t.shape != t.root.shape for t in group):
         return []
     return list(dict.fromkeys(t.root for t in group))
-

@@ -77,7 +77,7 @@ class Recipe:
         return copy
 
     def made_as(self, home: Operand, made: Handle) -> tuple[Operand, bool]:
-        """Where a primitive shall put a result it makes in that layout; True if it has to be brought home afterwards."""
+        """Where a primitive shall put a result it makes in that layout; True if it has to be moved afterwards."""
         if self.lib.same(home.md, made):
             return home, False
         return self.area(made), True

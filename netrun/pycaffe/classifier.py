@@ -40,13 +40,14 @@ class Prepared(Net):
         if channel_swap is not None:
             self.transformer.set_channel_swap(name, channel_swap)
 
-    def _classify(self, images: Sequence[Array]) -> Array:
+    def _classify(self, images: Sequence[Array] | Array) -> Array:
         """The first output for every image H W C."""
         name = self.inputs[0]
         values = np.zeros((len(images), *self.blobs[name].shape[1:]), np.float32)
         for i, image in enumerate(images):
             values[i] = self.transformer.preprocess(name, image)
-        found: Array = self.forward_all(**{name: values})[self.outputs[0]]
+        given: dict[str, Any] = {name: values}
+        found: Array = self.forward_all(**given)[self.outputs[0]]
         return found
 
 

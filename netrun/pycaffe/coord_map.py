@@ -26,19 +26,19 @@ PASS_THROUGH_LAYERS = [
 IDENTITY: Map = (None, 1, 0)
 
 
-class UndefinedMapException(UsageError):
+class UndefinedMapException(UsageError):  # noqa: N818
     """A layer has no map of coordinates (InnerProduct, say)."""
 
 
-class AxisMismatchException(UsageError):
+class AxisMismatchException(UsageError):  # noqa: N818
     """Two maps are about different axes."""
 
 
-class NotConnected(UsageError, RuntimeError):
+class NotConnectedError(UsageError, RuntimeError):
     """No chain of layers with maps leads from one top to the other."""
 
 
-class CannotCrop(UsageError, AssertionError):
+class CropError(UsageError, AssertionError):
     """No crop brings one top to the other: they differ in scale, or it would have to grow or to move by half a pixel."""
 
 
@@ -47,10 +47,15 @@ def conv_params(fn: Function) -> tuple[Any, Any, Any, Any]:
     given = fn.params.get("convolution_param", fn.params.get("pooling_param", fn.params))
     legacy = {f"{what}_{side}" for what in ("kernel", "pad", "stride") for side in "hw"} & {*given, *fn.params}
     if legacy:
-        raise CannotCrop(f"{fn.type_name}: cropping does not support {', '.join(sorted(legacy))}; write them as lists")
+        raise CropError(f"{fn.type_name}: cropping does not support {', '.join(sorted(legacy))}; write them as lists")
     kernel = np.array(given["kernel_size"], ndmin=1)
     extent = (kernel - 1) * np.array(given.get("dilation", 1), ndmin=1) + 1
-    return given.get("axis", 1), np.array(given.get("stride", 1), ndmin=1), extent, np.array(given.get("pad", 0), ndmin=1)
+    return (
+        given.get("axis", 1),
+        np.array(given.get("stride", 1), ndmin=1),
+        extent,
+        np.array(given.get("pad", 0), ndmin=1),
+    )
 
 
 def crop_params(fn: Function) -> tuple[Any, Any]:
@@ -120,28 +125,28 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
     """The map from one top to another, through the nearest top that both come from.
 
     Raises:
-        NotConnected: there is none.
+        NotConnectedError: there is none.
     """
     ours = _below(top_from)
     for top, theirs in _below(top_to).items():
         if top in ours:
             return compose(theirs, inverse(ours[top]))
-    raise NotConnected("Could not compute map between tops; are they connected by spatial layers?")
+    raise NotConnectedError("Could not compute map between tops; are they connected by spatial layers?")
 
 
 def crop(top_from: Top, top_to: Top) -> Any:
     """A Crop layer that brings ``top_from`` to the frame of ``top_to``.
 
     Raises:
-        CannotCrop: the two differ in scale, or the offset is negative or no whole number. NotConnected.
+        CropError: the two differ in scale, or the offset is negative or no whole number. NotConnectedError.
     """
     axis, scale, shift = coord_map_from_to(top_from, top_to)
     scale, shift = np.atleast_1d(scale), np.atleast_1d(shift)
     if not (scale == 1).all():
-        raise CannotCrop(f"scale mismatch on crop (scale = {scale})")
+        raise CropError(f"scale mismatch on crop (scale = {scale})")
     if not (shift <= 0).all():
-        raise CannotCrop(f"cannot crop negative offset (offset = {-shift})")
+        raise CropError(f"cannot crop negative offset (offset = {-shift})")
     if not (np.round(shift) == shift).all():
-        raise CannotCrop(f"cannot crop noninteger offset (offset = {-shift})")
+        raise CropError(f"cannot crop noninteger offset (offset = {-shift})")
     offset = [int(n) for n in -np.round(shift)]
     return L.Crop(top_from, top_to, crop_param={"axis": (1 if axis is None else axis) + 1, "offset": offset})

@@ -55,7 +55,7 @@ class Detector(Prepared):
             for window in windows:
                 crops.append(self.crop(image, np.asarray(window)))
                 found.append((name, window))
-        scores = self._classify(crops).reshape(len(crops), -1) if crops else []
+        scores: Any = self._classify(crops).reshape(len(crops), -1) if crops else []
         return [
             {"window": window, "prediction": score, "filename": name}
             for (name, window), score in zip(found, scores, strict=True)

@@ -14,21 +14,21 @@ from ..data.datum import RecordError
 from ..data.images import read_image
 from ..errors import DataError, nearest
 from ..images import resize_floats
-from ..names import UnknownBlob
-from ..visible import ShapeMismatch
-from .net import MissingFile
+from ..names import UnknownBlobError
+from ..visible import ShapeMismatchError
+from .net import MissingFileError
 
 Array = npt.NDArray[Any]
 AnyProto = Any
 """A BlobProto or a Datum."""
 
 
-# ------------------------------------------------------------------------------------------------------ messages, arrays
+# ----------------------------------------------------------------------------------------------------- messages, arrays
 def blobproto_to_array(blob: AnyProto, return_diff: bool = False) -> Array:
     """The values of a BlobProto (or its gradient), in its shape: of four axes if it is an old one.
 
     Raises:
-        ShapeMismatch: the number of values is another.
+        ShapeMismatchError: the number of values is another.
     """
     values = np.array(blob.diff if return_diff else blob.data)
     if values.size == 0:
@@ -38,7 +38,7 @@ def blobproto_to_array(blob: AnyProto, return_diff: bool = False) -> Array:
     try:
         return values.reshape(shape)
     except ValueError:
-        raise ShapeMismatch(f"a BlobProto of the shape {shape} holds {values.size} values") from None
+        raise ShapeMismatchError(f"a BlobProto of the shape {shape} holds {values.size} values") from None
 
 
 def array_to_blobproto(arr: npt.ArrayLike, diff: npt.ArrayLike | None = None) -> schema.BlobProto:
@@ -68,11 +68,11 @@ def array_to_datum(arr: npt.ArrayLike, label: int | None = None) -> schema.Datum
     """A Datum with the values C H W of an array: bytes of a uint8 array, else floats.
 
     Raises:
-        ShapeMismatch: the array has not three axes.
+        ShapeMismatchError: the array has not three axes.
     """
     array = np.asarray(arr)
     if array.ndim != 3:
-        raise ShapeMismatch(f"Incorrect array shape: a Datum has the axes C H W, the array has {array.shape}")
+        raise ShapeMismatchError(f"Incorrect array shape: a Datum has the axes C H W, the array has {array.shape}")
     datum = schema.Datum(channels=array.shape[0], height=array.shape[1], width=array.shape[2])
     if array.dtype == np.uint8:
         datum.data = array.tobytes()
@@ -87,14 +87,14 @@ def datum_to_array(datum: schema.Datum) -> Array:
     """The values C H W of a Datum that is not an encoded image (its label is ``datum.label``).
 
     Raises:
-        ShapeMismatch: the number of values does not fit its sizes.
+        ShapeMismatchError: the number of values does not fit its sizes.
     """
     shape = datum.channels, datum.height, datum.width
     values: Array = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, float)
     try:
         return values.reshape(shape)
     except ValueError:
-        raise ShapeMismatch(f"a Datum of C H W = {shape} holds {values.size} values") from None
+        raise ShapeMismatchError(f"a Datum of C H W = {shape} holds {values.size} values") from None
 
 
 # --------------------------------------------------------------------------------------------------------------- images
@@ -102,19 +102,21 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Array:
     """An image file as floats in [0, 1], H W 3 (R, G, B), or H W 1 with color=False.
 
     Raises:
-        MissingFile: there is no such file. DataError: it is no image.
+        MissingFileError: there is no such file. DataError: it is no image.
     """
     name = os.fspath(filename)
     if not os.path.isfile(name):
-        raise MissingFile(f"there is no file {name}")
+        raise MissingFileError(f"there is no file {name}")
     try:
         planes = read_image(name, "colour" if color else "gray")
     except RecordError as error:
         raise DataError(f"{name}: {error}") from None
-    return np.ascontiguousarray(planes[::-1].transpose(1, 2, 0)).astype(np.float32) / np.float32(255)
+    image: Array = np.ascontiguousarray(planes[::-1].transpose(1, 2, 0)).astype(np.float32)
+    image /= 255
+    return image
 
 
-def resize_image(im: Array, new_dims: Sequence[int], interp_order: int = 1) -> Array:
+def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Array:
     """An image H W C in another size (height, width), float32.
 
     Args:
@@ -131,7 +133,7 @@ def resize_image(im: Array, new_dims: Sequence[int], interp_order: int = 1) -> A
     return np.ascontiguousarray(found.transpose(1, 2, 0)).astype(np.float32)
 
 
-def oversample(images: Sequence[Array], crop_dims: Sequence[int]) -> Array:
+def oversample(images: Sequence[Array], crop_dims: Sequence[int] | Array) -> Array:
     """Ten crops of every image H W C: the four corners and the centre, then the same mirrored.
 
     Args:
@@ -143,7 +145,7 @@ def oversample(images: Sequence[Array], crop_dims: Sequence[int]) -> Array:
     height, width = (int(n) for n in crop_dims)
     rows, columns, channels = np.asarray(images[0]).shape
     if height > rows or width > columns:
-        raise ShapeMismatch(f"crops of {height} x {width} do not fit into images of {rows} x {columns}")
+        raise ShapeMismatchError(f"crops of {height} x {width} do not fit into images of {rows} x {columns}")
     corners = [(y, x) for y in (0, rows - height) for x in (0, columns - width)]
     corners.append((int(rows / 2 - height / 2), int(columns / 2 - width / 2)))
     crops = np.empty((10 * len(images), height, width, channels), np.float32)
@@ -175,7 +177,7 @@ class Transformer:
     def _known(self, in_: str) -> Sequence[int]:
         if in_ not in self.inputs:
             listed = ", ".join(self.inputs)
-            raise UnknownBlob(f"{in_} is not one of the net inputs: {listed}{nearest(in_, self.inputs)}")
+            raise UnknownBlobError(f"{in_} is not one of the net inputs: {listed}{nearest(in_, self.inputs)}")
         return self.inputs[in_]
 
     def preprocess(self, in_: str, data: npt.ArrayLike) -> Array:
@@ -215,13 +217,13 @@ class Transformer:
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
         """The order of the axes; (2, 0, 1) makes C H W of H W C."""
         if len(order) != len(self._known(in_)) - 1:
-            raise ShapeMismatch("Transpose order needs to have the same number of dimensions as the input.")
+            raise ShapeMismatchError("Transpose order needs to have the same number of dimensions as the input.")
         self.transpose[in_] = order
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
         """The order of the channels; (2, 1, 0) makes B, G, R of R, G, B. Say it after the transpose."""
         if len(order) != self._known(in_)[1]:
-            raise ShapeMismatch("Channel swap needs to have the same number of dimensions as the input channels.")
+            raise ShapeMismatchError("Channel swap needs to have the same number of dimensions as the input channels.")
         self.channel_swap[in_] = order
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
@@ -238,19 +240,19 @@ class Transformer:
         """What is subtracted: a number a channel, or C H W (scaled to the size of the input).
 
         Raises:
-            ShapeMismatch: its channels are not those of the input, or it has other axes.
+            ShapeMismatchError: its channels are not those of the input, or it has other axes.
         """
         shape = tuple(self._known(in_))
         values = np.asarray(mean)
         if values.ndim == 1:
             if len(values) != shape[1]:
-                raise ShapeMismatch(f"Mean channels incompatible with input: {len(values)} and {shape[1]}.")
+                raise ShapeMismatchError(f"Mean channels incompatible with input: {len(values)} and {shape[1]}.")
             values = values[:, np.newaxis, np.newaxis]
         else:
             if values.ndim == 2:
                 values = values[np.newaxis]
             if values.ndim != 3 or values.shape[0] not in (1, shape[1]):
-                raise ShapeMismatch(f"Mean shape invalid: {np.shape(mean)} for an input of {shape[1:]}")
+                raise ShapeMismatchError(f"Mean shape invalid: {np.shape(mean)} for an input of {shape[1:]}")
             if values.shape[1:] != shape[2:]:
                 values = resize_floats(values, shape[2], shape[3])
         self.mean[in_] = values.astype(np.float32)

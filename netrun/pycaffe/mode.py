@@ -1,5 +1,5 @@
-"""What scripts set once and for all with ``set_mode_gpu`` and the like: here, the defaults for nets and solvers that this
-thread makes afterwards. Nothing that is there already changes.
+"""What scripts set once and for all with ``set_mode_gpu`` and the like: here, the defaults for nets and solvers that
+this thread makes afterwards. Nothing that is there already changes.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def is_seeded() -> bool:
     return _defaults.seed is not None
 
 
-# ------------------------------------------------------------------------------------------------------- several at once
+# ------------------------------------------------------------------------------------------------------ several at once
 def solver_count() -> int:
     """How many solvers work together."""
     return _defaults.solvers
@@ -100,7 +100,7 @@ def set_multiprocess(value: bool) -> None:
     _defaults.multiprocess = bool(value)
 
 
-# ---------------------------------------------------------------------------------------------------------------- logging
+# -------------------------------------------------------------------------------------------------------------- logging
 def init_log(level: int = 0, stderr: bool = True) -> None:
     """Let solvers tell what they do on stderr, in Caffe's form.
 
@@ -118,13 +118,13 @@ def log(text: str) -> None:
 
 def default_log() -> Log:
     """Where a solver that is made now reports to: nowhere until ``init_log`` is called."""
-    level = _logging["level"]
-    if level < 0 or level > 2:
+    lowest = _logging["level"]
+    if lowest < 0 or lowest > 2:
         return silent
     stream = StreamLog(sys.stderr)
 
-    def write(text: str, source: str, mark: str = "I") -> None:
-        if "IWE".index(mark) >= level:
-            stream(text, source, mark)
+    def write(text: str, source: str, level: str = "I") -> None:
+        if "IWE".index(level) >= lowest:
+            stream(text, source, level)
 
     return write

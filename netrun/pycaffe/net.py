@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -16,19 +15,19 @@ from ..config import schema
 from ..errors import NetrunError, UsageError
 from ..layers.inputs import MemoryData
 from ..layers.python import Python
-from ..names import Named, UnknownBlob, unknown_layer
+from ..names import Named, UnknownBlobError, unknown_layer
 from ..net import Net as _Net
 from ..net import tops
-from ..visible import Blob, ShapeMismatch, TypeMismatch
+from ..visible import Blob, ShapeMismatchError, TypeMismatchError
 from . import mode
 from .layer import BlobVec, NetLayer
 
 
-class MissingFile(UsageError, RuntimeError):
+class MissingFileError(UsageError, RuntimeError):
     """A file that a script names is not there."""
 
 
-class ArgumentMismatch(UsageError, ValueError, KeyError):
+class ArgumentMismatchError(UsageError, ValueError, KeyError):
     """Arrays are given for other blobs than the net's inputs or outputs."""
 
     def __str__(self) -> str:
@@ -59,12 +58,12 @@ def existing(path: Any) -> str:
     """The name of a file that is there.
 
     Raises:
-        MissingFile: it is not.
+        MissingFileError: it is not.
     """
     name = os.fspath(path)
     name = name.decode() if isinstance(name, bytes) else name
     if not os.path.isfile(name):
-        raise MissingFile(f"Could not open file {name}")
+        raise MissingFileError(f"Could not open file {name}")
     return name
 
 
@@ -74,7 +73,7 @@ class Net(_Net):
     ``Net(file, phase)``, ``Net(file, weights, phase)``, or with keywords: ``level``, ``stages``, ``weights``.
 
     Raises:
-        MissingFile: a file is not there (a RuntimeError too).
+        MissingFileError: a file is not there (a RuntimeError too).
         ConfigError, WeightsError: a file is wrong; and whatever the layers in Python raise.
     """
 
@@ -90,8 +89,9 @@ class Net(_Net):
     ) -> None:
         given = list(arguments)
         if given and not isinstance(given[0], (int, np.integer)):  # the old form: weights before the phase
-            warnings.warn("Net(file, weights, phase) is the old form of Net(file, phase, weights=...)",
-                          PendingDeprecationWarning, stacklevel=2)  # fmt: skip
+            mode.default_log()(
+                "Net(file, weights, phase) is the old form of Net(file, phase, weights=...)", "net.py", "W"
+            )
             weights = given.pop(0)
         if given:
             phase = given.pop(0)
@@ -102,9 +102,9 @@ class Net(_Net):
         if given:
             weights = given.pop(0)
         if given or phase is None:
-            raise TypeMismatch("Net takes (network_file, phase, level=0, stages=None, weights=None)")
+            raise TypeMismatchError("Net takes (network_file, phase, level=0, stages=None, weights=None)")
         if phase not in (schema.TRAIN, schema.TEST):
-            raise ArgumentMismatch(f"the phase is caffe.TRAIN or caffe.TEST, got {phase!r}")
+            raise ArgumentMismatchError(f"the phase is caffe.TRAIN or caffe.TEST, got {phase!r}")
         net = network_file if isinstance(network_file, schema.NetParameter) else existing(network_file)
         keywords.setdefault("seed", mode.next_seed())
         keywords.setdefault("device", None)
@@ -217,7 +217,7 @@ class Net(_Net):
             The outputs, or the tops of ``end``, and ``blobs`` by name: the blobs' own memory.
 
         Raises:
-            UnknownLayer (a ValueError), UnknownBlob (a KeyError), ArgumentMismatch, ShapeMismatch (ValueErrors).
+            UnknownLayerError (a ValueError), UnknownBlobError (a KeyError), ArgumentMismatchError, ShapeMismatchError (ValueErrors).
         """
         low, high = self.span(start, end)
         wanted = self._wanted(self.outputs if end is None else tops(self.graph.nodes[high]), blobs)
@@ -254,15 +254,19 @@ class Net(_Net):
 
     def _fill(self, given: Mapping[str, Any], names: Sequence[str], diff: bool) -> None:
         if set(given) != set(names):
-            what = "Top diff arguments do not match net outputs" if diff else "Input blob arguments do not match net inputs"
-            raise ArgumentMismatch(f"{what}: given {', '.join(given)}; the net has {', '.join(names) or 'none'}")
+            what = (
+                "Top diff arguments do not match net outputs"
+                if diff
+                else "Input blob arguments do not match net inputs"
+            )
+            raise ArgumentMismatchError(f"{what}: given {', '.join(given)}; the net has {', '.join(names) or 'none'}")
         for name, values in given.items():
             blob = self.blobs[name]
             shape = np.shape(values)
             if shape[:1] != blob.shape[:1]:
                 got, wanted = (" ".join(map(str, s)) or "one number" for s in (shape, blob.shape))
                 what = "Diff is not batch sized" if diff else "Input is not batch sized"
-                raise ShapeMismatch(f'{what}: blob "{name}" has the shape {wanted}, the array given has {got}')
+                raise ShapeMismatchError(f'{what}: blob "{name}" has the shape {wanted}, the array given has {got}')
             if diff:
                 blob.diff = values
             else:
@@ -341,7 +345,8 @@ class Net(_Net):
         slopes: dict[str, list[Any]] = {name: [] for name in self._wanted(self.inputs, diffs)}
         forth = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
         back = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
-        for given, wanted in zip_longest(forth, back, fillvalue={}):
+        nothing: dict[str, Any] = {}
+        for given, wanted in zip_longest(forth, back, fillvalue=nothing):
             for name, values in self.forward(blobs=blobs, **given).items():
                 outs[name].extend(np.atleast_1d(np.array(values)))
             for name, values in self.backward(diffs=diffs, **wanted).items():
@@ -354,10 +359,10 @@ class Net(_Net):
     def _samples(self, given: Mapping[str, Any], names: Sequence[str]) -> int:
         if not given or not set(given) <= set(names):
             listed = ", ".join(names) or "none"
-            raise ArgumentMismatch(f"arrays are wanted for {listed}, given {', '.join(given) or 'none'}")
+            raise ArgumentMismatchError(f"arrays are wanted for {listed}, given {', '.join(given) or 'none'}")
         counts = {len(values) for values in given.values()}
         if len(counts) > 1:
-            raise ShapeMismatch(f"the arrays have different numbers of samples: {sorted(counts)}")
+            raise ShapeMismatchError(f"the arrays have different numbers of samples: {sorted(counts)}")
         return counts.pop()
 
     def _batch(self, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -401,16 +406,16 @@ class Net(_Net):
             labels: float32, N values.
 
         Raises:
-            TypeMismatch: it begins with another layer, or the arrays are not float32.
+            TypeMismatchError: it begins with another layer, or the arrays are not float32.
             DataError: shapes or counts do not fit.
         """
         layer = self._engine.sources.get(self.graph.nodes[0].name) if self.graph.nodes else None
         if not isinstance(layer, MemoryData):
-            raise MemoryDataWanted("set_input_arrays may only be called if the first layer is a MemoryData layer")
+            raise MemoryDataWantedError("set_input_arrays may only be called if the first layer is a MemoryData layer")
         data, labels = np.asarray(data), np.asarray(labels)
         for name, array in (("data", data), ("labels", labels)):
             if array.dtype != np.float32:
-                raise MemoryDataWanted(f"set_input_arrays: {name} must be float32, got {array.dtype}")
+                raise MemoryDataWantedError(f"set_input_arrays: {name} must be float32, got {array.dtype}")
         layer.set_arrays(data, labels)
 
     _set_input_arrays = set_input_arrays
@@ -432,7 +437,7 @@ class Net(_Net):
         self.load(existing(path))
 
 
-class MemoryDataWanted(UsageError, RuntimeError):
+class MemoryDataWantedError(UsageError, RuntimeError):
     """Arrays can only be handed over, as float32, to a net that begins with a MemoryData layer."""
 
 
@@ -441,4 +446,13 @@ def _tell(callbacks: Sequence[Callback], number: int) -> None:
         callback(number)
 
 
-__all__ = ["ArgumentMismatch", "Blob", "MemoryDataWanted", "MissingFile", "Net", "UnknownBlob", "existing", "their_own"]
+__all__ = [
+    "ArgumentMismatchError",
+    "Blob",
+    "MemoryDataWantedError",
+    "MissingFileError",
+    "Net",
+    "UnknownBlobError",
+    "existing",
+    "their_own",
+]

@@ -9,7 +9,7 @@ from ..config import schema
 from ..config.upgrade import read_solver
 from ..net_solver import NetSolver
 from ..solver_nets import SolverNet
-from ..visible import TypeMismatch
+from ..visible import TypeMismatchError
 from . import mode
 from .net import Net, existing, their_own
 
@@ -61,7 +61,7 @@ class Solver(NetSolver):
     def step(self, count: int) -> None:
         """Train ``count`` iterations."""
         if count < 0:
-            raise TypeMismatch(f"step wants a number of iterations, got {count}")
+            raise TypeMismatchError(f"step wants a number of iterations, got {count}")
         with their_own():
             super().step(int(count))
 
@@ -125,7 +125,7 @@ def get_solver(param_file: Any) -> Solver:
     """The solver of the type that a solver's prototxt asks for.
 
     Raises:
-        MissingFile: there is no such file. ConfigError: it is wrong.
+        MissingFileError: there is no such file. ConfigError: it is wrong.
     """
     if isinstance(param_file, schema.SolverParameter):
         message = param_file

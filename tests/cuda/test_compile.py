@@ -180,7 +180,7 @@ def test_every_file_is_compiled() -> None:
     assert compiled | {"precision"} == set(source.files())  # test_device.py compiles that one
 
 
-@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("chip", [pytest.param(c, marks=[pytest.mark.slow] if c != NEAREST else []) for c in CHIPS])
 def test_files_compile_without_spills(chip: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Registers of every kernel are printed; one that spills fails."""
     report: dict[str, set[int]] = defaultdict(set)

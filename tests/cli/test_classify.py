@@ -1,0 +1,91 @@
+"""``netrun classify`` and ``netrun draw``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import netrun
+from netrun.config.upgrade import parse_net
+
+Run = Callable[..., Any]
+NET = """name: "colours"
+layer { name: "data" type: "Input" top: "data" transform_param { SCALE }
+  input_param { shape { dim: 1 dim: 3 dim: 4 dim: 4 } } }
+layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { pool: AVE global_pooling: true } }
+layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip" inner_product_param { num_output: 6 } }
+layer { name: "loss" type: "Softmax" bottom: "ip" top: "prob" }"""
+
+
+@pytest.fixture
+def images(folder: Path) -> list[str]:
+    """A red and a blue picture, and a net that tells B, G, R apart."""
+    image = pytest.importorskip("PIL.Image")
+    for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+        image.new("RGB", (9, 7), colour).save(folder / f"{name}.png")
+    text = NET.replace("SCALE", "scale: 0.01")
+    (folder / "c.prototxt").write_text(text)
+    with netrun.Net(parse_net(text)[0]) as net:
+        net.params["ip"][0].data[:3] = np.eye(3)
+        net.save("c.caffemodel")
+    return ["red.png", "blue.png"]
+
+
+def test_best_classes(run: Run, images: list[str], folder: Path) -> None:
+    (folder / "names.txt").write_text("blue\ngreen\nred\na\nb\nc\n")
+    flags = ("--model", "c.prototxt", "--weights", "c.caffemodel", "--device", "cpu")
+    result = run("classify", *images, *flags, "--labels", "names.txt")
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert len(lines) == 12
+    assert lines[0] == "red.png"
+    assert lines[1].split()[1:] == ["2", "red"]
+    assert lines[7].split()[1:] == ["0", "blue"]
+    found = json.loads(run("classify", *images, *flags, "--json", "--top", "2").out)
+    assert [len(entry["classes"]) for entry in found] == [2, 2]
+    assert found[0]["classes"][0]["class"] == 2
+    shifted = run("classify", "red.png", *flags, "--mean", "0,0,255", "--json")
+    assert len({round(c["score"], 5) for c in json.loads(shifted.out)[0]["classes"]}) == 1
+    np.save("mean.npy", np.zeros((3, 4, 4), np.float32))
+    assert run("classify", "red.png", *flags, "--mean", "mean.npy").code == 0
+
+
+def test_classify_refuses(run: Run, images: list[str], folder: Path) -> None:
+    flags = ("--model", "c.prototxt", "--weights", "c.caffemodel", "--device", "cpu")
+    (folder / "two.txt").write_text("a\nb\n")
+    for argv, text, code in (
+        (("classify", "red.png", "--weights", "c.caffemodel"), "no net is given", 2),
+        (("classify", "red.png", "--model", "c.prototxt"), "no weights", 2),
+        (("classify", "gone.png", *flags), "gone.png", 3),
+        (("classify", "red.png", *flags, "--labels", "two.txt"), "2 lines", 2),
+        (("classify", "red.png", *flags, "--labels", "gone.txt"), "gone.txt", 2),
+        (("classify", "red.png", *flags, "--mean", "gone.npy"), "gone.npy", 2),
+    ):
+        result = run(*argv)
+        assert result.code == code, result.err
+        assert text in result.err
+        assert "Traceback" not in result.err
+
+
+def test_draw(run: Run, folder: Path) -> None:
+    assert run("draw", "net.prototxt").out.strip() == "net.svg"
+    assert b"<svg" in (folder / "net.svg").read_bytes()
+    assert b"accuracy" in (folder / "net.svg").read_bytes()
+    assert run("draw", "solver.prototxt", "train.svg", "--phase", "TRAIN", "--rankdir", "lr").code == 0
+    assert b"accuracy" not in (folder / "train.svg").read_bytes()
+    assert run("draw", "net.prototxt", "net.png").code == 0
+    assert (folder / "net.png").read_bytes().startswith(b"\x89PNG")
+    for argv, text in (
+        (("draw", "gone.prototxt"), "gone.prototxt"),
+        (("draw", "net.prototxt", "--rankdir", "XX"), "rankdir"),
+        (("draw", "net.prototxt", "net.xyz"), "svg or png"),
+        (("draw", "net.prototxt", "nowhere/net.svg"), "nowhere/net.svg"),
+    ):
+        result = run(*argv)
+        assert result.code == 2
+        assert text in result.err

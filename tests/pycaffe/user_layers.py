@@ -1,0 +1,95 @@
+"""Layers in Python as users of pycaffe write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import netrun.pycaffe as caffe
+
+
+class Tenfold(caffe.Layer):
+    """y = 10 x"""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.seen = 0
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(*bottom[0].data.shape)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        self.seen += 1
+        top[0].data[...] = 10 * bottom[0].data
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        bottom[0].diff[...] = 10 * top[0].diff
+
+
+class Failing(caffe.Layer):
+    """Fails in setup."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        raise RuntimeError("no luck")
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        pass
+
+
+class FailingLater(Tenfold):
+    """Fails in forward."""
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        raise IndexError("out of luck")
+
+
+class Parameter(caffe.Layer):
+    """Has a parameter, and says that its gradient is 1."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.blobs.add_blob(1)
+        self.blobs[0].data[0] = 0
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(*bottom[0].data.shape)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        self.blobs[0].diff[0] = 1
+
+
+class Phase(caffe.Layer):
+    """Tells its phase."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        top[0].reshape()
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        top[0].data[()] = self.phase
+
+
+class Images(caffe.Layer):
+    """A source whose batches have another shape each time."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.sizes = eval(self.param_str)["sizes"]
+        self.next = 0
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        self.data = np.full((1, 2, self.sizes[self.next], 4), self.next, np.float32)
+        top[0].reshape(*self.data.shape)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        top[0].data[...] = self.data
+        self.next = (self.next + 1) % len(self.sizes)
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        pass
