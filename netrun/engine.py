@@ -11,19 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from .compiler.graph import Graph, Node, State, build
+from .compiler.graph import Graph, Node
 from .compiler.record import Recording
 from .config import schema
-from .config.source import Source
 from .data.feeder import Feeder
 from .device import Array, Device
 from .errors import NetrunError
-from .layers.base import Layer
 from .layers.feeders import DummyFeeder
 from .layers.inputs import MemoryData
 from .params import initialise
 from .program import Program
-from .runner import label_ranges, open_layer
+from .recipe import Recipe, constant_tops
+from .runner import another_shape, label_ranges, open_layer
 from .session import SHARED, Session
 from .types import Shape, Spec, Tensor
 from .varying import open_session
@@ -35,40 +34,6 @@ KEPT = 8
 
 Key = tuple[str, str, int]
 """("blob", its name, 0) or ("param", layer, its number)."""
-
-
-@dataclass
-class Recipe:
-    """Everything that a net is built from, so that it can be built again for other shapes or another device."""
-
-    message: schema.NetParameter
-    source: Source | None = None
-    state: State = field(default_factory=State)
-    dtype: str = "float32"
-    seed: int = 0
-    folder: str = ""
-    stream: str = "net"
-    threads: int | None = None
-
-    def graph(self, shapes: Mapping[str, Shape], before: Graph | None = None) -> Graph:
-        """The graph, with other shapes for the tops of Input and DummyData layers.
-
-        Args:
-            before: an earlier graph of the same net; what its layers carry in Python goes on.
-        """
-        message = _with_shapes(self.message, shapes) if shapes else self.message
-        layers: dict[int, Layer] = {}
-        for node in before.nodes if before is not None else ():
-            layers.setdefault(node.position, node.layer)  # a Split layer behind it has the same position
-        return build(
-            message,
-            self.source,
-            self.state,
-            dtype=self.dtype,
-            seed=self.seed,
-            folder=self.folder,
-            before=layers,
-        )
 
 
 @dataclass(eq=False)
@@ -387,15 +352,17 @@ class Engine:
             feeder = feeders.get(node.name)
             if feeder is None:
                 continue
-            constant = _constant(node)
+            constant = constant_tops(node)
             for value, batch in zip(node.tops, feeder.next(), strict=True):
+                if batch.shape != value.spec.shape:
+                    raise another_shape(node, value, batch.shape)
                 if value.blob not in given and value.index not in constant:
                     self.put(self.recording.tensors[value], batch)
 
     def _fill_constants(self) -> None:
         """Constant tops of DummyData are filled once, as in Caffe: what a person writes there afterwards stays."""
         for node in self.graph.nodes:
-            constant = _constant(node)
+            constant = constant_tops(node)
             for value in node.tops:
                 if value.index in constant:
                     number = constant[value.index]
@@ -430,15 +397,6 @@ def _again(graph: Graph) -> tuple[Recording, Program]:
     return whole.recording, whole.program
 
 
-def _constant(node: Node) -> dict[int, float]:
-    """Tops of a DummyData layer that are constant, and their value."""
-    if node.layer.type != "DummyData":
-        return {}
-    fillers = list(node.message.dummy_data_param.data_filler) or [schema.FillerParameter()]
-    every = fillers * len(node.tops) if len(fillers) == 1 else fillers
-    return {i: filler.value for i, filler in enumerate(every) if filler.type == "constant"}
-
-
 def _check_parameters(old: Graph, new: Graph) -> None:
     for before, after in zip(old.parameters, new.parameters, strict=True):
         if before.spec != after.spec:
@@ -448,25 +406,4 @@ def _check_parameters(old: Graph, new: Graph) -> None:
             )
 
 
-def _with_shapes(net: schema.NetParameter, shapes: Mapping[str, Shape]) -> schema.NetParameter:
-    """A net whose Input and DummyData layers make tops of these shapes."""
-    changed = schema.NetParameter()
-    changed.CopyFrom(net)
-    for layer in changed.layer:
-        if layer.type not in ("Input", "DummyData") or not any(top in shapes for top in layer.top):
-            continue
-        p: Any = layer.input_param if layer.type == "Input" else layer.dummy_data_param
-        given = [tuple(shape.dim) for shape in p.shape]
-        if layer.type == "DummyData" and not given:
-            old = zip(p.num, p.channels, p.height, p.width, strict=False)
-            given = [tuple(row) for row in old]
-            for name in ("num", "channels", "height", "width"):
-                p.ClearField(name)
-        del p.shape[:]
-        for i, top in enumerate(layer.top):
-            default = given[min(i, len(given) - 1)] if given else ()
-            p.shape.add().dim.extend(shapes.get(top, default))
-    return changed
-
-
-__all__ = ["Engine", "Form", "Key", "Recipe"]
+__all__ = ["Engine", "Form", "Key"]

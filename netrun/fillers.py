@@ -123,6 +123,20 @@ def _bilinear(filler: schema.FillerParameter, shape: Shape, rng: np.random.Gener
     return np.broadcast_to(np.outer(line, line), shape)
 
 
+def _orthogonal(filler: schema.FillerParameter, shape: Shape, rng: np.random.Generator) -> Array:
+    """Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning", 2014: Q of a normal matrix.
+
+    Seen as shape[0] rows, the rows are orthonormal; where there are more rows than entries in one, the columns are.
+    The signs of R's diagonal are moved into Q, so that Q is uniform over the orthogonal matrices.
+    """
+    rows = shape[0] if shape else 1
+    columns = max(math.prod(shape) // max(rows, 1), 1)
+    drawn = rng.standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(drawn)
+    q *= np.where(np.diag(r) < 0, -1.0, 1.0)
+    return (filler.std * (q if rows >= columns else q.T)).reshape(shape)
+
+
 FILLERS: Mapping[str, Filler] = {
     "constant": _constant,
     "uniform": _uniform,
@@ -131,5 +145,6 @@ FILLERS: Mapping[str, Filler] = {
     "xavier": _xavier,
     "msra": _msra,
     "bilinear": _bilinear,
+    "orthogonal": _orthogonal,
 }
 """Every filler by the name it has in a prototxt."""

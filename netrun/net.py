@@ -21,11 +21,12 @@ from .config import schema
 from .config.source import Source
 from .config.upgrade import read_net, upgrade_net
 from .device import Device, open_device
-from .engine import Engine, Recipe
+from .engine import Engine
 from .errors import UsageError
 from .names import Named, NamedParameters, unknown_layer
 from .params import Report, load
 from .predict import Images, Predictor
+from .recipe import Recipe
 from .session import Session
 from .snapshot import save_weights
 from .types import Shape

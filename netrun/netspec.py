@@ -127,7 +127,7 @@ class Function:
 Layers_ = OrderedDict[Function, schema.LayerParameter]
 
 
-def _blocks() -> dict[str, str]:
+def blocks() -> dict[str, str]:
     """The field with the parameters of each type, told from the name of its message: ConvolutionParameter."""
     found: dict[str, str] = {}
     for field in schema.LayerParameter.DESCRIPTOR.fields:
@@ -136,7 +136,7 @@ def _blocks() -> dict[str, str]:
     return found
 
 
-_BLOCKS = _blocks()
+_BLOCKS = blocks()
 
 
 def assign(message: Message, field: str, value: Any, title: str = "") -> None:

@@ -111,7 +111,7 @@ class Runner:
             if feeder is not None:
                 for value, batch in zip(node.tops, feeder.next(), strict=True):
                     if batch.shape != value.spec.shape:
-                        raise _another_shape(node, value, batch.shape)
+                        raise another_shape(node, value, batch.shape)
                     self.session.device.write(self.session.array(self.recording.tensors[value]), batch)
         self.tick()
 
@@ -155,7 +155,8 @@ class Runner:
             node.layer.close()
 
 
-def _another_shape(node: Node, value: Value, got: Shape) -> DataError:
+def another_shape(node: Node, value: Value, got: Shape) -> DataError:
+    """What to say of a batch that does not fit the compiled net."""
     return DataError(
         f'{node.name} ({node.layer.type}): this batch of "{value.blob}" has the shape {" ".join(map(str, got))}, '
         f"the net is compiled for {' '.join(map(str, value.spec.shape))}",

@@ -34,7 +34,8 @@ class Whole:
     """The program, and which tensor stands for what.
 
     gradients     of every tensor that backward reaches
-    seeds         of what nobody reads, or has a loss weight: the gradient that is put in from outside
+    seeds         of what has a loss weight, and (without a loss, or with force_backward) of what nobody reads: the
+                  gradient that is put in from outside
     accumulators  of every parameter, owners only: the sum of the gradients since it was cleared
     data, diff    what a blob's name stands for
     """
@@ -140,9 +141,11 @@ def compile_whole(graph: Graph, both_ways: bool = True) -> Whole:
     uses = _separate_uses(recording)
     seeds: dict[Value, Tensor] = {}
     weighted = {id(v) for n in graph.nodes for v, w in zip(n.tops, n.loss_weights, strict=True) if w}
+    # As in Caffe, what is no part of the loss takes no part in backward, unless there is no loss or it is forced.
+    anywhere = graph.force_backward or not weighted
     for node in graph.nodes:
         for value in node.tops:
-            if not value.readers or id(value) in weighted:
+            if id(value) in weighted or (anywhere and not value.readers):
                 name = f"{recording.tensors[value].name}' from outside"
                 seeds[value] = Tensor(name, value.spec, "control")
     roots = [tensor for p, _, tensor in uses if p.trained and (p.lr_mult != 0 or graph.force_backward)]

@@ -25,7 +25,7 @@ def draw(content: str, shape: Any, seed: int = 1, dtype: str = "float32") -> Any
 
 
 def test_every_filler_is_recorded() -> None:
-    assert {row["filler"] for row in ROWS} == set(FILLERS)
+    assert {row["filler"] for row in ROWS} == set(FILLERS) - {"orthogonal"}  # Caffe has no such filler
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: f"{r['text'] or 'default'} {r['shape']}")
@@ -80,3 +80,11 @@ def test_refused(content: str, shape: Any, words: list[str]) -> None:
         draw(content, shape)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 3, 3), (40, 5), (7, 7), (9,)])
+def test_orthogonal(shape: tuple[int, ...]) -> None:
+    drawn = fill(schema.FillerParameter(type="orthogonal", std=0.5), shape, np.random.default_rng(3), "float64")
+    matrix = drawn.reshape(shape[0], -1) / 0.5
+    product = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(product, np.eye(len(product)), atol=1e-6)

@@ -251,7 +251,7 @@ def test_blobs_are_arrays() -> None:
         blob.data = np.zeros((3, 3))
     with pytest.raises(TypeError, match="takes numbers"):
         blob.diff = "much"
-    with pytest.raises(UsageError, match='no blob "lef".*"left"'):
+    with pytest.raises(UsageError, match=r'no blob "lef".*"left"'):
         net.blobs["lef"]
     with pytest.raises(UsageError, match="shape"):
         net.forward(data=X[0])
@@ -294,7 +294,7 @@ def test_predict(digits: tuple[str, netrun.Net]) -> None:
     assert net.predict(large).argmax() == scores[0].argmax()
     with pytest.raises(DataError, match="image 1: it is no image"):
         net.predict([images[0, 0], np.zeros(3)])
-    with pytest.raises(DataError, match="nowhere.png"):
+    with pytest.raises(DataError, match=r"nowhere\.png"):
         net.predict("nowhere.png")
     with netrun.Net(CONFIGS / "digits" / "net.prototxt") as training, pytest.raises(UsageError, match="one input"):
         training.predict(images[0, 0])

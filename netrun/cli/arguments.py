@@ -259,11 +259,15 @@ def _classify(parser: Parser) -> None:
 
 def _draw(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", help="a net, or a solver (its training net)")
-    parser.add_argument("out", nargs="?", metavar="PICTURE", help="FILE.svg or FILE.png (default: the net's name, .svg)")
+    parser.add_argument(
+        "out", nargs="?", metavar="PICTURE", help="FILE.svg or FILE.png (default: the net's name, .svg)"
+    )
     parser.add_argument(
         "--phase", default="", type=str.upper, metavar="PHASE", help="TRAIN or TEST: without the layers of the other"
     )
-    parser.add_argument("--rankdir", default="TB", metavar="DIR", help="TB, LR, BT or RL: where data flow (default: TB)")
+    parser.add_argument(
+        "--rankdir", default="TB", metavar="DIR", help="TB, LR, BT or RL: where data flow (default: TB)"
+    )
 
 
 _TABLE = (

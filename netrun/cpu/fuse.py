@@ -149,6 +149,9 @@ class _Norms:
     def _own(self, t: Tensor) -> bool:
         return t.base is None and t not in self.program.keeps and t.kind not in PERSISTENT and t.dtype == "float32"
 
+    def _free(self, call: Call) -> bool:
+        return self.place[id(call)] not in self.change
+
     def _only(self, calls: Sequence[Call], op: str, expr: str | None = None) -> Call | None:
         """The one call of that kind among some, if there is exactly one."""
         found = [c for c in calls if c.op.name == op and (expr is None or c.attrs["expr"] == expr)]
@@ -199,7 +202,9 @@ class _Norms:
         if scaled.reads()[0].root is not dz.root or scaled.reads()[1].root is not scale.root:
             return None
         around = [c for c in self.readers[dz.root] if c is not scaled and c is not sums]
-        shift = self._only([c for c in around if c.origin == sums.origin], "reduce", "a")
+        # Two branches of a sum have one gradient, and each its own sum of it: any of them is the right number.
+        free = [c for c in around if c.op.name == "reduce" and c.attrs["expr"] == "a" and self._free(c)]
+        shift = min(free, key=lambda c: c.origin != sums.origin, default=None)
         axes = last.attrs["axes"]
         if shift is None or any(c.attrs["axes"] != axes or c.attrs["how"] != "sum" for c in (sums, shift)):
             return None

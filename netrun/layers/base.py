@@ -236,9 +236,9 @@ class Layer:
         """Refuse what is no number in any parameter of the type; which infinities make sense the type itself knows."""
         if self.p is None:
             return
-        for field, value in self.p.ListFields():
+        for given, value in self.p.ListFields():
             if isinstance(value, float) and math.isnan(value):
-                self.fail(f"{field.name} is nan, and has to be a finite number", at=field.name)
+                self.fail(f"{given.name} is nan, and has to be a finite number", at=given.name)
 
     def _check_counts(self) -> None:
         names = {"bottom": self.message.bottom, "top": self.message.top}

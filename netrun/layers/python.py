@@ -179,6 +179,7 @@ class Python(Layer):
     user: Any = None
     """The user's object."""
     _values: list[Array]
+    _shapes: list[Shape]
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         dtype, before = self.context.dtype, self.context.before
@@ -193,13 +194,16 @@ class Python(Layer):
         for i, value in enumerate(self._values):
             self._declare(f"blob{i}", value.shape, "learned", None, value)
         if self.context.measured is not None:
-            return [self.spec(shape) for shape in self.context.measured]
-        self._call("reshape", bottoms, tops)
-        return [self.spec(top.shape) for top in tops]
+            self._shapes = list(self.context.measured)
+        else:
+            self._call("reshape", bottoms, tops)
+            self._shapes = [top.shape for top in tops]
+        return [self.spec(shape) for shape in self._shapes]
 
     def measure(self, values: Callable[[int], Any]) -> Sequence[Shape]:
         bottoms = [PythonBlob(b.shape, b.dtype, partial(values, i)) for i, b in enumerate(self.bottom_specs)]
-        tops = [PythonBlob((), self.context.dtype) for _ in self.message.top]
+        # A class may give its tops their shapes once, in setup: they keep the shapes they have.
+        tops = [PythonBlob(shape, self.context.dtype) for shape in self._shapes]
         self._call("reshape", bottoms, tops)
         return [top.shape for top in tops]
 

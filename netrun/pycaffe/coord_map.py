@@ -39,7 +39,7 @@ class NotConnectedError(UsageError, RuntimeError):
 
 
 class CropError(UsageError, AssertionError):
-    """No crop brings one top to the other: they differ in scale, or it would have to grow or to move by half a pixel."""
+    """No crop brings one top to the other: they differ in scale, or it would grow, or move by half a pixel."""
 
 
 def conv_params(fn: Function) -> tuple[Any, Any, Any, Any]:

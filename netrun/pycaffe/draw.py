@@ -9,6 +9,7 @@ from .. import draw as _draw
 from ..config import schema
 from ..config.upgrade import upgrade_net
 from ..errors import UsageError
+from .proto import caffe_pb2
 
 LAYER_STYLE_DEFAULT = {"shape": "record", "fillcolor": _draw.FILL["layer"], "style": "filled"}
 NEURON_LAYER_STYLE = {"shape": "record", "fillcolor": _draw.FILL["neuron"], "style": "filled"}
@@ -92,3 +93,19 @@ def draw_net_to_file(
     made = draw_net(caffe_net, rankdir, os.path.splitext(name)[1].lstrip(".") or "png", phase, display_lrm)
     with open(name, "wb") as stream:
         stream.write(made)
+
+
+__all__ = [
+    "BLOB_STYLE",
+    "LAYER_STYLE_DEFAULT",
+    "NEURON_LAYER_STYLE",
+    "caffe_pb2",
+    "choose_color_by_layertype",
+    "draw_net",
+    "draw_net_to_file",
+    "get_edge_label",
+    "get_layer_label",
+    "get_layer_lr_mult",
+    "get_pooling_types_dict",
+    "get_pydot_graph",
+]

@@ -16,7 +16,8 @@ from ..errors import DataError, nearest
 from ..images import resize_floats
 from ..names import UnknownBlobError
 from ..visible import ShapeMismatchError
-from .net import MissingFileError
+from .errors import MissingImageError
+from .proto import caffe_pb2
 
 Array = npt.NDArray[Any]
 AnyProto = Any
@@ -102,11 +103,11 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Array:
     """An image file as floats in [0, 1], H W 3 (R, G, B), or H W 1 with color=False.
 
     Raises:
-        MissingFileError: there is no such file. DataError: it is no image.
+        MissingImageError: there is no such file. DataError: it is no image.
     """
     name = os.fspath(filename)
     if not os.path.isfile(name):
-        raise MissingFileError(f"there is no file {name}")
+        raise MissingImageError(f"there is no file {name}")
     try:
         planes = read_image(name, "colour" if color else "gray")
     except RecordError as error:
@@ -265,6 +266,7 @@ __all__ = [
     "arraylist_to_blobprotovector_str",
     "blobproto_to_array",
     "blobprotovector_str_to_arraylist",
+    "caffe_pb2",
     "datum_to_array",
     "load_image",
     "oversample",

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..layers.python import PythonLayer
+from ..layers.python import PythonBlobs
 from ..visible import Blob
 
 
-class Layer(PythonLayer):
-    """The base of a layer in Python: ``setup``, ``reshape``, ``forward(bottom, top)`` and ``backward(top,
-    propagate_down, bottom)``.
+class Layer:
+    """The base of a layer in Python, which has the methods ``setup``, ``reshape``, ``forward(bottom, top)`` and
+    ``backward(top, propagate_down, bottom)``; without ``backward`` no gradient passes.
 
     ``param_str`` is the text of the prototxt, ``phase`` caffe.TRAIN or caffe.TEST, ``blobs`` its parameters
     (``add_blob`` in ``setup`` makes one).
     """
 
     type = "Python"
+    param_str: str = ""
+    phase: int = 1
+    blobs: PythonBlobs
 
     @property
     def param_str_(self) -> str:

@@ -2,72 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..config import schema
-from ..errors import NetrunError, UsageError
 from ..layers.inputs import MemoryData
 from ..layers.python import Python
 from ..names import Named, UnknownBlobError, unknown_layer
-from ..net import Net as _Net
 from ..net import tops
 from ..visible import Blob, ShapeMismatchError, TypeMismatchError
 from . import mode
+from .batches import Batches
+from .errors import ArgumentMismatchError, MemoryDataWantedError, MissingFileError, existing, their_own
 from .layer import BlobVec, NetLayer
-
-
-class MissingFileError(UsageError, RuntimeError):
-    """A file that a script names is not there."""
-
-
-class ArgumentMismatchError(UsageError, ValueError, KeyError):
-    """Arrays are given for other blobs than the net's inputs or outputs."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 Callback = Callable[[int], Any]
 
 
-@contextlib.contextmanager
-def their_own() -> Iterator[None]:
-    """What a user's layer raises comes out as it is, with the traceback to the user's file."""
-    try:
-        yield
-    except NetrunError as error:
-        cause, theirs = error.__cause__, False
-        if isinstance(cause, Exception) and not isinstance(cause, NetrunError):
-            trace = cause.__traceback__
-            while trace is not None:
-                theirs = theirs or trace.tb_frame.f_code is Python._call.__code__
-                trace = trace.tb_next
-        if not theirs or cause is None:
-            raise
-        raise cause from None
-
-
-def existing(path: Any) -> str:
-    """The name of a file that is there.
-
-    Raises:
-        MissingFileError: it is not.
-    """
-    name = os.fspath(path)
-    name = name.decode() if isinstance(name, bytes) else name
-    if not os.path.isfile(name):
-        raise MissingFileError(f"Could not open file {name}")
-    return name
-
-
-class Net(_Net):
+class Net(Batches):
     """A net, on the device that this thread chose.
 
     ``Net(file, phase)``, ``Net(file, weights, phase)``, or with keywords: ``level``, ``stages``, ``weights``.
@@ -217,7 +172,7 @@ class Net(_Net):
             The outputs, or the tops of ``end``, and ``blobs`` by name: the blobs' own memory.
 
         Raises:
-            UnknownLayerError (a ValueError), UnknownBlobError (a KeyError), ArgumentMismatchError, ShapeMismatchError (ValueErrors).
+            UnknownLayerError, ArgumentMismatchError, ShapeMismatchError (ValueErrors), UnknownBlobError (a KeyError).
         """
         low, high = self.span(start, end)
         wanted = self._wanted(self.outputs if end is None else tops(self.graph.nodes[high]), blobs)
@@ -245,12 +200,6 @@ class Net(_Net):
             self._fill(kwargs, self.outputs, True)
         self._backward(high, low)
         return {name: self.blobs[name].diff for name in wanted}
-
-    def _wanted(self, names: Sequence[str], more: Sequence[str] | None) -> list[str]:
-        wanted = list(dict.fromkeys([*names, *(more or ())]))
-        for name in wanted:
-            self.blobs[name]  # an unknown one is refused before anything runs
-        return wanted
 
     def _fill(self, given: Mapping[str, Any], names: Sequence[str], diff: bool) -> None:
         if set(given) != set(names):
@@ -316,70 +265,6 @@ class Net(_Net):
         if low < 0 or high >= len(self.graph.nodes):
             raise unknown_layer(f"#{low if low < 0 else high}", self.layer_names)
 
-    def forward_all(self, blobs: Sequence[str] | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Run forward over any number of samples, in batches; the last one is filled up with zeros.
-
-        Returns:
-            The outputs (and ``blobs``) for all samples, by name: arrays of their own.
-        """
-        count = self._samples(kwargs, self.inputs)
-        found: dict[str, list[Any]] = {name: [] for name in self._wanted(self.outputs, blobs)}
-        for batch in self._batch(kwargs):
-            for name, values in self.forward(blobs=blobs, **batch).items():
-                found[name].extend(np.array(values))
-        return {name: np.asarray(rows[:count]) for name, rows in found.items()}
-
-    def forward_backward_all(
-        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Run forward and backward over any number of samples, in batches.
-
-        Args:
-            kwargs: values of inputs and gradients of outputs.
-
-        Returns:
-            Outputs and ``blobs``; gradients of the inputs and of ``diffs``.
-        """
-        count = self._samples(kwargs, [*self.inputs, *self.outputs])
-        outs: dict[str, list[Any]] = {name: [] for name in self._wanted(self.outputs, blobs)}
-        slopes: dict[str, list[Any]] = {name: [] for name in self._wanted(self.inputs, diffs)}
-        forth = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
-        back = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
-        nothing: dict[str, Any] = {}
-        for given, wanted in zip_longest(forth, back, fillvalue=nothing):
-            for name, values in self.forward(blobs=blobs, **given).items():
-                outs[name].extend(np.atleast_1d(np.array(values)))
-            for name, values in self.backward(diffs=diffs, **wanted).items():
-                slopes[name].extend(np.atleast_1d(np.array(values)))
-        return (
-            {name: np.asarray(rows[:count]) for name, rows in outs.items()},
-            {name: np.asarray(rows[:count]) for name, rows in slopes.items()},
-        )
-
-    def _samples(self, given: Mapping[str, Any], names: Sequence[str]) -> int:
-        if not given or not set(given) <= set(names):
-            listed = ", ".join(names) or "none"
-            raise ArgumentMismatchError(f"arrays are wanted for {listed}, given {', '.join(given) or 'none'}")
-        counts = {len(values) for values in given.values()}
-        if len(counts) > 1:
-            raise ShapeMismatchError(f"the arrays have different numbers of samples: {sorted(counts)}")
-        return counts.pop()
-
-    def _batch(self, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        if not given:
-            return
-        count = len(next(iter(given.values())))
-        size = next(iter(self.blobs.values())).shape[0]
-        for start in range(0, count, size):
-            batch = {}
-            for name, values in given.items():
-                part = np.asarray(values[start : start + size])
-                missing = size - len(part)
-                if missing:
-                    part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
-                batch[name] = part
-            yield batch
-
     # ------------------------------------------------------------------------------------------------------ callbacks
     def before_forward(self, callback: Callback) -> None:
         """Call ``callback(number)`` before every layer's forward."""
@@ -435,10 +320,6 @@ class Net(_Net):
     def load_hdf5(self, path: Any) -> None:
         """Copy the weights of an HDF5 file."""
         self.load(existing(path))
-
-
-class MemoryDataWantedError(UsageError, RuntimeError):
-    """Arrays can only be handed over, as float32, to a net that begins with a MemoryData layer."""
 
 
 def _tell(callbacks: Sequence[Callback], number: int) -> None:

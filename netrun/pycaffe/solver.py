@@ -11,7 +11,8 @@ from ..net_solver import NetSolver
 from ..solver_nets import SolverNet
 from ..visible import TypeMismatchError
 from . import mode
-from .net import Net, existing, their_own
+from .errors import existing, their_own
+from .net import Net
 
 
 class Solver(NetSolver):

@@ -112,7 +112,7 @@ def alex(m: Maker) -> Tensor:
 
 
 def inception(m: Maker) -> Tensor:
-    x = m.relu(m.conv(m.feed(2, 3, 12, 12), 32, 3))
+    x = m.relu(m.conv(m.relu(m.conv(m.feed(2, 3, 10, 10), 64, 3)), 64, 3, pad=1))
     thin = m.relu(m.conv(m.relu(m.conv(x, 24, 1)), 48, 3, pad=1))
     return m.dense(m.pool(m.concat(m.relu(m.conv(x, 32, 1)), thin), 3, 2, extra=1), 10)
 
@@ -215,10 +215,8 @@ def test_convolutions_meet_without_copies() -> None:
     """Between feed and dense layer nothing changes its layout: two copies at the border, one a way."""
     for name in ("quick", "inception", "residual"):
         program, _ = compiled(NETS[name])
-        calls = Fast().prepare(program).calls
+        calls = Session(program, Fast()).program.calls
         assert sum(c.op.name == "copy" for c in calls) == 2, name
-        assert not any(c.op.name == "pointwise" and c.attrs["expr"].startswith("relu") for c in calls
-                       if c.reads()[0].name != "t" and name != "quick")  # fmt: skip
 
 
 @needs_library
@@ -234,7 +232,7 @@ def test_every_call_has_its_bytes() -> None:
     """A blocked array may take more bytes than its elements; the plan knows."""
     device = Fast()
     program, _ = compiled(inception)
-    prepared = device.prepare(program)
+    prepared = Session(program, device).program
     wide = [t for t in prepared.tensors() if device.nbytes(t.spec) > t.spec.nbytes and t.spec.layout.startswith("c")]
     assert wide, "24 channels fill up to 32"
     made = plan(prepared, device)

@@ -165,8 +165,8 @@ def test_reshape(write: Write) -> None:
         np.testing.assert_allclose(net.forward()["sum"], wanted[:2], 1e-6)
         held[...] = 0
         assert not net.forward()["sum"].any()
+    data.reshape(1, 4, 6, 6)
     with pytest.raises(NetrunError, match="conv"):
-        data.reshape(1, 4, 6, 6)
         net.reshape()
     assert data.shape == (2, 3, 6, 6)
     net.forward()

@@ -36,7 +36,8 @@ layer { name: "data" type: "DummyData" top: "data" top: "label" transform_param 
   dummy_data_param { shape { dim: 3 dim: 1 dim: 28 dim: 28 } shape { dim: 3 dim: 1 dim: 1 dim: 1 } } }
 layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
   convolution_param { num_output: 20 kernel_size: 5 weight_filler { type: "xavier" } } }
-layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1" pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
+layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1"
+  pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
 layer { name: "ip1" type: "InnerProduct" bottom: "pool1" top: "ip1" param { lr_mult: 1 } param { lr_mult: 2 }
   inner_product_param { num_output: 50 weight_filler { type: "xavier" } } }
 layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }
@@ -88,7 +89,7 @@ def test_complaints() -> None:
     L.Silence(*data, ntop=0)
     n = caffe.NetSpec()
     n.data = L.Input(shape={"dim": [1, 2]})
-    with pytest.raises(AttributeError, match='no top "date".*"data"'):
+    with pytest.raises(AttributeError, match=r'no top "date".*"data"'):
         _ = n.date
     with pytest.raises(KeyError):
         _ = n["x"]

@@ -106,3 +106,21 @@ def test_a_source_of_many_shapes(write: Write) -> None:
         assert found["sum"] == i % 3 * 2 * rows * 4
         net.backward(sum=np.ones(()))
         assert (net.blobs["conv"].diff == (1 if i % 3 else 0)).all()
+
+
+def test_shapes_said_in_setup_and_scores_without_gradient(write: Write) -> None:
+    text = layer("d", "Multilabel", 'top: "data" top: "label"')
+    text += """layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 2
+      weight_filler { type: "gaussian" std: 0.1 } } }
+      layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }"""
+    text += layer("score", "Metric", 'bottom: "ip" top: "score"')
+    file = write(text)
+    net: Any = caffe.Net(file, caffe.TRAIN)
+    for _ in range(3):
+        assert set(net.forward()) == {"loss", "score"}
+        assert net.blobs["data"].data.shape == (4, 3)
+        net.backward()
+    assert net.params["ip"][0].diff.any()
+    solver = caffe.SGDSolver(write(f'net: "{file}" base_lr: 0.01 lr_policy: "fixed"'))
+    solver.step(3)
+    assert net.blobs["score"].data[0] == net.blobs["ip"].data.max()

@@ -93,3 +93,34 @@ class Images(caffe.Layer):
 
     def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
         pass
+
+
+class Multilabel(caffe.Layer):
+    """A source that says its shapes once, in setup, and has no backward."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(4, 3)
+        top[1].reshape(4)
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        top[0].data[...] = np.arange(12).reshape(4, 3)
+        top[1].data[...] = [0, 1, 1, 0]
+
+
+class Metric(caffe.Layer):
+    """A score, which has no backward, or one that must not be called."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(1)
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        top[0].data[...] = bottom[0].data.max()
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        raise NotImplementedError("scores have no gradient")

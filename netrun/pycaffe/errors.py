@@ -1,0 +1,73 @@
+"""Errors that pycaffe's scripts catch as RuntimeError, ValueError or KeyError: they are that, and netrun's too."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import NetrunError, UsageError
+from ..layers.python import Python
+
+
+class MissingFileError(UsageError, RuntimeError):
+    """A file that a script names is not there."""
+
+
+class MissingImageError(MissingFileError, FileNotFoundError):
+    """An image file that a script names is not there."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ArgumentMismatchError(UsageError, ValueError, KeyError):
+    """Arrays are given for other blobs than the net's inputs or outputs."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class MemoryDataWantedError(UsageError, RuntimeError):
+    """Arrays can only be handed over, as float32, to a net that begins with a MemoryData layer."""
+
+
+@contextlib.contextmanager
+def their_own() -> Iterator[None]:
+    """What a user's layer raises comes out as it is, with the traceback to the user's file."""
+    try:
+        yield
+    except NetrunError as error:
+        cause, theirs = error.__cause__, False
+        if isinstance(cause, Exception) and not isinstance(cause, NetrunError):
+            trace = cause.__traceback__
+            while trace is not None:
+                theirs = theirs or trace.tb_frame.f_code is Python._call.__code__
+                trace = trace.tb_next
+        if not theirs or cause is None:
+            raise
+        raise cause from None
+
+
+def existing(path: Any) -> str:
+    """The name of a file that is there.
+
+    Raises:
+        MissingFileError: it is not.
+    """
+    name = os.fspath(path)
+    name = name.decode() if isinstance(name, bytes) else name
+    if not os.path.isfile(name):
+        raise MissingFileError(f"Could not open file {name}")
+    return name
+
+
+__all__ = [
+    "ArgumentMismatchError",
+    "MemoryDataWantedError",
+    "MissingFileError",
+    "MissingImageError",
+    "existing",
+    "their_own",
+]
