@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from .compiler.passes import drop_unread, elide_copies
-from .compiler.plan import Plan, plan
+from .compiler.passes import constant_calls, drop_unread, elide_copies
+from .compiler.plan import Plan, plan, size_of
 from .device import Array, Device, Step
 from .errors import DataError
 from .program import Arg, Call, Program
@@ -26,6 +26,8 @@ class Memory:
 
     def __init__(self, device: Device) -> None:
         self.device = device
+        self.version = 0
+        """Grows with every change through this object or a session over it."""
         self._blocks: dict[str, tuple[int, Any]] = {}
         self._arrays: dict[tuple[str, Spec], Array] = {}
 
@@ -52,6 +54,7 @@ class Memory:
 
     def write(self, tensor: Tensor, values: Any) -> None:
         """Set from the host."""
+        self.version += 1
         self.device.write(self.array(tensor), values)
 
 
@@ -73,6 +76,8 @@ class Session:
     Args:
         shared: memory of what several sessions use (parameters, history); one of its own otherwise.
         own: memory of what this session alone carries (states, controls), if it shall outlive the session.
+        frozen: what is computed from parameters alone is kept from run to run, until a parameter is written through
+            a Memory or a Session or updated by one. Not for parameters whose arrays somebody may write into.
 
     Raises:
         OutOfMemoryError: the planned bytes do not fit.
@@ -80,14 +85,22 @@ class Session:
     """
 
     def __init__(
-        self, program: Program, device: Device, shared: Memory | None = None, own: Memory | None = None
+        self,
+        program: Program,
+        device: Device,
+        shared: Memory | None = None,
+        own: Memory | None = None,
+        *,
+        frozen: bool = False,
     ) -> None:
         self.device = device
         self.shared = shared or Memory(device)
         self.own = own or Memory(device)
         elided, self._alias = elide_copies(program)
         self.program = device.prepare(drop_unread(elided))
-        self.plan: Plan = plan(self.program, device)
+        constant = constant_calls(self.program, SHARED) if frozen else []
+        self._constants = {t.root for call in constant for t in call.writes()}
+        self.plan: Plan = plan(replace(self.program, keeps=self.program.keeps | self._constants), device)
         self._arena = device.allocate(max(self.plan.arena, 1))
         self._scratch = device.allocate(max(self.plan.scratch, 1))
         self._roots: dict[Tensor, Array] = {}
@@ -95,7 +108,13 @@ class Session:
         self.steps: list[Step] = [self._bind(call) for call in self.program.calls]
         for tensor, value in starting:
             self.own.write(tensor, value)
-        self._run: Step = device.capture(self.steps)
+        known = {id(call) for call in constant}
+        pairs = list(zip(self.program.calls, self.steps, strict=True))
+        self._opening: Step | None = device.capture([s for c, s in pairs if id(c) in known]) if known else None
+        self._run: Step = device.capture([s for c, s in pairs if id(c) not in known])
+        self._seen = -1
+        changed = (t for call in self.program.calls if call.op.name == "update" for t in call.writes())
+        self._learns = any(t.root.kind in SHARED for t in changed)
         self.feeds = {name: self.array(tensor) for name, tensor in self.program.feeds.items()}
 
     # ------------------------------------------------------------------------------------------------------- memory
@@ -115,6 +134,8 @@ class Session:
             return self.shared.array(root)
         if root.kind in PERSISTENT:
             return self.own.array(root)
+        if root in self._constants:
+            return self.device.array(self.device.allocate(max(size_of(root.spec, self.device), 1)), 0, root.spec)
         if root in self.plan.offsets:
             return self.device.array(self._arena, self.plan.offsets[root], root.spec)
         return self.own.array(root)  # kept: a value with a name, the same memory in every session over ``own``
@@ -130,7 +151,12 @@ class Session:
     # ---------------------------------------------------------------------------------------------------------- run
     def run(self) -> None:
         """One pass over all calls."""
+        if self._opening is not None and self._seen != self.shared.version:
+            self._opening()
+            self._seen = self.shared.version
         self._run()
+        if self._learns:
+            self.shared.version += 1
 
     def part(self, wanted: Callable[[str], bool]) -> Step:
         """One step that runs only the calls of the wanted origins ("conv1", "conv1'", ...), in order."""
@@ -166,6 +192,7 @@ class Session:
 
     def write(self, tensor: Tensor, value: Any) -> None:
         """Set a persistent tensor."""
+        self.shared.version += tensor.root.kind in SHARED
         self.device.write(self.array(tensor), value)
 
     def time(self, rounds: int) -> list[Timing]:

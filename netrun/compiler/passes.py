@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from ..kernels import EFFECTS
-from ..program import Program
-from ..types import Tensor
+from ..program import Call, Program
+from ..types import PERSISTENT, Tensor
 
 _TRANSIENT = frozenset({"data", "diff", "buffer", "grad"})
 
@@ -48,3 +49,23 @@ def drop_unread(program: Program) -> Program:
             kept.append(call)
             wanted.update(t.root for t in call.reads())
     return program.having(reversed(kept))
+
+
+def constant_calls(program: Program, kinds: Collection[str]) -> list[Call]:
+    """The calls that give the same in every run as long as tensors of those kinds (parameters) stay as they are."""
+    changed = {t.root for call in program.calls if call.op.name == "update" for t in call.writes()}
+    known: set[Tensor] = set()
+    found = []
+    for call in program.calls:
+        reads = [t.root for t in call.reads()]
+        made = [t.root for t in call.writes()]
+        still = reads and all(t in known or (t.kind in kinds and t not in changed) for t in reads)
+        plain = (
+            call.op.name != "random"
+            and call.op.name not in EFFECTS
+            and not any(t in program.keeps or t.kind in PERSISTENT for t in made)
+        )
+        if still and plain:
+            known.update(made)
+            found.append(call)
+    return found

@@ -97,6 +97,8 @@ class Library:
         if version[0] != MAJOR:
             raise OSError(f"{path} is version {'.'.join(map(str, version))}, wanted {MAJOR}.x")
         self.version = ".".join(map(str, version))
+        self.formats: list[tuple[Handle, tuple[int, ...]]] = []
+        """Descriptions, with their lengths, of formats that only have a number: see layouts.packed."""
         self._c.dnnl_primitive_desc_query_md.restype = c_void_p
         self._c.dnnl_memory_desc_get_size.restype = c_size_t
         self.execute = self._c.dnnl_primitive_execute

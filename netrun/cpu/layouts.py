@@ -4,6 +4,7 @@ plain       C order: N C S
 last        channels last: N S C
 c8, c16     N C/8 S 8: blocks of channels innermost, the last block filled up with zeros
 work:BYTES  memory only the library can read: what a forward kernel keeps for its backward
+work:BYTES:NUMBER  weights in the form a primitive wants: entry NUMBER of the library's formats
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ CHANNELS_LAST = "last"
 def nbytes(spec: Spec) -> int:
     """Bytes an array takes in its layout."""
     if spec.layout.startswith("work:"):
-        return int(spec.layout[5:])
+        return int(spec.layout.split(":")[1])
     return spec.nbytes // max(1, spec.count) * math.prod(padded(spec.shape, spec.layout))
 
 
@@ -40,6 +41,20 @@ def block(layout: str) -> int:
 def work(size: int) -> str:
     """The layout of ``size`` bytes that only the library can read."""
     return f"work:{size}"
+
+
+def packed(lib: Library, md: Handle, shape: Sequence[int]) -> str:
+    """The layout of weights in that description."""
+    same = (i for i, (known, _) in enumerate(lib.formats) if lib.same(known, md))
+    number = next(same, len(lib.formats))
+    if number == len(lib.formats):
+        lib.formats.append((md, tuple(shape)))
+    return f"work:{lib.nbytes(md)}:{number}"
+
+
+def format_of(lib: Library, layout: str) -> tuple[Handle, tuple[int, ...]]:
+    """Description and lengths behind a layout that ``packed`` named."""
+    return lib.formats[int(layout.split(":")[2])]
 
 
 def strides(shape: Sequence[int]) -> tuple[int, ...]:

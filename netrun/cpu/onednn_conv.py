@@ -13,7 +13,7 @@ from ..program import Call
 from ..types import PLAIN, Spec, Tensor, Window
 from . import dnnl
 from .dnnl import Handle, Library, Unsupported
-from .layouts import CHANNELS_LAST, describe, of, strides
+from .layouts import CHANNELS_LAST, describe, format_of, of, packed, strides
 from .onednn_pointwise import chain_of, operand, post_operations
 from .recipe import Operand, Recipe
 
@@ -45,7 +45,8 @@ class Convolution:
         kernel = w.shape[2:]
         wide = (groups, w.shape[0] // groups, *w.shape[1:]) if groups > 1 else w.shape
         self.any_w = lib.tagged(wide, dnnl.ANY)
-        self.plain_w = lib.strided(wide, strides(wide))
+        self.wide = wide
+        self.own_w = lib.strided(wide, strides(wide)) if w.layout == PLAIN else format_of(lib, w.layout)[0]
         self.any_x, self.any_y = lib.tagged(x.shape, dnnl.ANY), lib.tagged(y.shape, dnnl.ANY)
         self.bias = lib.strided((y.shape[1],), (1,))
         # The library divides as window.output does; what the last window does not reach stays unread.
@@ -96,8 +97,8 @@ class Convolution:
         return fallback
 
 
-def conv(lib: Library, call: Call) -> Recipe:
-    """Kernels.conv, with ``then`` applied to the result; also onednn.CONV_THEN."""
+def _forward(lib: Library, call: Call) -> tuple[Convolution, Handle, Any, dict[int, Operand]]:
+    """Geometry, primitive, bias and operands of the post-operations of a forward convolution."""
     args: Any = call.args
     x, w, b, *others, y = args
     c = Convolution(lib, x.spec, w.spec, y.spec, call.attrs["window"], call.attrs["groups"])
@@ -116,9 +117,15 @@ def conv(lib: Library, call: Call) -> Recipe:
         elif wide:
             post = [p if p[0] != "binary" or not lib.same(p[2], c.own_y) else (*p[:2], c.any_y) for p in post]
     pd = c.best(lambda mx, my: c.forward(mx, my, b is not None, post))
+    return c, pd, b, more
+
+
+def conv(lib: Library, call: Call) -> Recipe:
+    """Kernels.conv, with ``then`` applied to the result; also onednn.CONV_THEN."""
+    c, pd, b, more = _forward(lib, call)
     r = Recipe(lib)
     source = r.as_wanted(Operand(c.own_x, ("x", 0)), lib.query(pd, dnnl.SRC))
-    weights = r.as_wanted(Operand(c.plain_w, ("w", 0)), lib.query(pd, dnnl.WEIGHTS))
+    weights = r.as_wanted(Operand(c.own_w, ("w", 0)), lib.query(pd, dnnl.WEIGHTS))
     home = Operand(c.own_y, ("y", 0))
     made, moved = r.made_as(home, lib.query(pd, dnnl.DST))
     operands = {dnnl.SRC: source, dnnl.WEIGHTS: weights, dnnl.DST: made}
@@ -130,6 +137,17 @@ def conv(lib: Library, call: Call) -> Recipe:
     if moved:
         r.reorder(made, home)
     return r
+
+
+def weight_layout(lib: Library, call: Call) -> str:
+    """The layout in which a forward convolution takes its weights as they are; PLAIN if that is it.
+
+    Raises:
+        Unsupported: the library does not run the call.
+    """
+    c, pd, *_ = _forward(lib, call)
+    wanted = lib.query(pd, dnnl.WEIGHTS)
+    return PLAIN if lib.same(wanted, c.own_w) else packed(lib, wanted, c.wide)
 
 
 def conv_grad_x(lib: Library, call: Call) -> Recipe:
@@ -144,7 +162,7 @@ def conv_grad_x(lib: Library, call: Call) -> Recipe:
     pd = c.best(make)
     r = Recipe(lib)
     seed = r.as_wanted(Operand(c.own_y, ("dy", 0)), lib.query(pd, dnnl.DIFF_DST))
-    weights = r.as_wanted(Operand(c.plain_w, ("w", 0)), lib.query(pd, dnnl.WEIGHTS))
+    weights = r.as_wanted(Operand(c.own_w, ("w", 0)), lib.query(pd, dnnl.WEIGHTS))
     home = Operand(c.own_x, ("dx", 0))
     made, moved = r.made_as(home, lib.query(pd, dnnl.DIFF_SRC))
     r.run(pd, {dnnl.DIFF_DST: seed, dnnl.WEIGHTS: weights, dnnl.DIFF_SRC: made})
@@ -168,7 +186,7 @@ def conv_grad_w(lib: Library, call: Call) -> Recipe:
     r = Recipe(lib)
     source = r.as_wanted(Operand(c.own_x, ("x", 0)), lib.query(pd, dnnl.SRC))
     seed = r.as_wanted(Operand(c.own_y, ("dy", 0)), lib.query(pd, dnnl.DIFF_DST))
-    home = Operand(c.plain_w, ("dw", 0))
+    home = Operand(c.own_w, ("dw", 0))
     made, moved = r.made_as(home, lib.query(pd, dnnl.DIFF_WEIGHTS))
     operands = {dnnl.SRC: source, dnnl.DIFF_DST: seed, dnnl.DIFF_WEIGHTS: made}
     if more:

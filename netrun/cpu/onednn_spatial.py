@@ -9,7 +9,7 @@ from ..program import Call
 from ..types import PLAIN, Spec, Tensor, Window
 from . import dnnl
 from .dnnl import Handle, Library, Unsupported
-from .layouts import of
+from .layouts import format_of, of, strides
 from .recipe import Operand, Recipe
 
 
@@ -142,6 +142,10 @@ def copy(lib: Library, call: Call) -> Recipe:
     if x.shape != y.shape or x.spec.layout == y.spec.layout:
         raise Unsupported("no change of layout")
     r = Recipe(lib)
+    if y.spec.layout.startswith("work:"):
+        md, shape = format_of(lib, y.spec.layout)
+        r.reorder(Operand(lib.strided(shape, strides(shape)), ("x", 0)), Operand(md, ("y", 0)))
+        return r
     r.reorder(Operand(of(lib, x.spec), ("x", 0)), Operand(of(lib, y.spec), ("y", 0)))
     return r
 

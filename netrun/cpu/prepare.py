@@ -21,6 +21,7 @@ from .dnnl import Unsupported
 from .fuse import fused, readers_of
 from .layouts import CHANNELS_LAST, padded, preferred_block, work
 from .onednn import Recipes
+from .onednn_conv import weight_layout
 from .onednn_pointwise import operand_shapes, translatable
 
 WASTE = 1.12
@@ -31,7 +32,27 @@ CONVOLUTIONS = frozenset({"conv", "conv_then", "conv_grad_x", "conv_grad_w", "co
 
 def prepare(program: Program, recipes: Recipes) -> Program:
     """The program with fused calls, layouts and copies between them."""
-    return _Layouts(fused(program, recipes), recipes).rewritten()
+    return _packed(_Layouts(fused(program, recipes), recipes).rewritten(), recipes)
+
+
+def _packed(program: Program, recipes: Recipes) -> Program:
+    """Weights that the program does not change are brought into the library's form by calls of their own.
+
+    A session whose parameters stay as they are can then run these calls once.
+    """
+    changed = {t.root for call in program.calls if call.op.name == "update" for t in call.writes()}
+    calls: list[Call] = []
+    for call in program.calls:
+        if call.op.name in ("conv", "conv_then") and recipes.of(call) is not None:
+            w = call.args[1]
+            assert isinstance(w, Tensor)
+            layout = weight_layout(recipes.lib, call) if w.root.kind == "learned" and w.root not in changed else PLAIN
+            if layout != PLAIN:
+                made = Tensor(w.name, replace(w.spec, layout=layout), "buffer")
+                calls.append(Call(OPS["copy"], (w, made), {}, call.origin))
+                call = replace(call, args=(call.args[0], made, *call.args[2:]))
+        calls.append(call)
+    return program.having(calls)
 
 
 # -------------------------------------------------------------------------------------------------------------- layouts

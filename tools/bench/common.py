@@ -101,7 +101,8 @@ def machine() -> dict[str, Any]:
         flags = []
     load = os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0)
     return {"processor": model, "cores": cores(), "features": [f for f in flags if "avx" in f or "amx" in f],
-            "system": platform.platform(), "python": platform.python_version(), "numpy": np.__version__,
+            "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
+            "numpy": np.__version__,
             "load": load}  # fmt: skip
 
 

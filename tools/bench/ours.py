@@ -37,7 +37,7 @@ def session(message: schema.NetParameter, way: str, device: Device | None = None
     program = forward_program(recording) if way == "forward" else forward_backward(recording)
     memory = Memory(device)
     initialise(recording, memory, seed=0)
-    made = Session(program, device, memory)
+    made = Session(program, device, memory, frozen=way == "forward")
     generator = np.random.default_rng(0)
 
     def noise(shape: Any) -> Any:
