@@ -14,7 +14,7 @@ from .compiler.record import Recording, record
 from .config import schema
 from .data.feeder import Cursor, Feeder
 from .device import Device
-from .errors import DataError, NetrunError
+from .errors import DataError, NetrunError, WeightsError
 from .program import Program
 from .session import Memory, Session
 from .types import Shape, Tensor
@@ -144,6 +144,34 @@ class Runner:
             cursor = cursors.get((self.name, layer))
             if cursor is not None:
                 feeder.restore(Cursor(cursor.position, cursor.draws))
+
+    def carried(self) -> dict[tuple[str, str], np.ndarray[Any, Any]]:
+        """What the layers carry into the next forward, by net and name."""
+        return {(self.name, name): self.session.read(tensor) for name, tensor in self._carrying()}
+
+    def _carrying(self) -> list[tuple[str, Tensor]]:
+        """The states that change from forward to forward; one with a value of its own is a constant."""
+        return [(n, t) for n, t in self.recording.states.items() if t not in self.recording.initial]
+
+    def restore_carried(self, carried: Mapping[tuple[str, str], np.ndarray[Any, Any]]) -> None:
+        """Put back what the layers carried; a state that is not among it is zero, as at the start.
+
+        Raises:
+            WeightsError: one has another shape; nothing is changed then.
+        """
+        found = []
+        for name, tensor in self._carrying():
+            values = carried.get((self.name, name), np.zeros(tensor.shape, tensor.dtype))
+            if np.shape(values) != tensor.shape:
+                got, wanted = (" ".join(map(str, s)) or "one number" for s in (np.shape(values), tensor.shape))
+                raise WeightsError(
+                    f"the state {name} of the {self.name} net has the shape {got} in the snapshot, here {wanted}",
+                    None,
+                    ["it holds a row for each stream: resume with the batch size of the run that wrote it"],
+                )
+            found.append((tensor, values))
+        for tensor, values in found:
+            self.session.write(tensor, values)
 
     def close(self) -> None:
         """Stop the threads of all data layers, finish the files that layers write."""

@@ -134,6 +134,7 @@ def _state(solver: Solver, weights: str) -> State:
         for column in columns
     ]
     cursors = [c for runner in solver.runners for c in runner.cursors()]
+    carried = {key: value for runner in solver.runners for key, value in runner.carried().items()}
     return State(
         solver.iteration,
         weights,
@@ -144,11 +145,13 @@ def _state(solver: Solver, weights: str) -> State:
         list(solver.losses),
         solver.schedule.best,
         solver.schedule.since,
+        carried,
     )
 
 
 def restore(solver: Solver, path: str) -> None:
-    """Bring the solver to where a snapshot left it: weights, history, iteration, and (in ours) data and randomness.
+    """Bring the solver to where a snapshot left it: weights, history, iteration, and (in ours) data, randomness and
+    what recurrent layers carry from batch to batch.
 
     Raises:
         UsageError: the file is not there, or is no solver state.
@@ -171,6 +174,7 @@ def restore(solver: Solver, path: str) -> None:
     cursors = {(c.net, c.layer): c for c in state.cursor}
     for runner in solver.runners:
         runner.restore(cursors)
+        runner.restore_carried(state.carried)
     solver.runners[0].forwards = passes
     solver.log("SGDSolver: restoring history", "sgd_solver.cpp:336")
 

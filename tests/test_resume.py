@@ -11,8 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
+from netrun.config import schema
+from netrun.config.upgrade import parse_net
 from netrun.config.weights import read_state, read_weights
+from netrun.errors import WeightsError
+from netrun.solver import Solver
 
 DIGITS = Path(__file__).parents[1] / "configs" / "digits"
 
@@ -117,3 +122,95 @@ def test_a_kill_at_any_moment_leaves_whole_snapshots(tmp_path: Path, delay: floa
     for state in states:
         assert read_state(state).iter > 0
         assert len(read_weights(state.with_suffix(".caffemodel"))) == 8
+
+
+CARRYING = """
+layer {{ name: "x" type: "HDF5Data" top: "x" top: "cont" top: "y"
+  hdf5_data_param {{ source: "list.txt" batch_size: 5 }} }}
+layer {{ name: "{name}" type: "{kind}" bottom: "x" bottom: "cont" top: "h"
+  {body} }}
+layer {{ name: "loss" type: "EuclideanLoss" bottom: "h" bottom: "y" top: "loss" }}
+"""
+BUILT_IN = 'recurrent_param { num_output: 3 weight_filler { type: "uniform" min: -0.5 max: 0.5 } }'
+
+
+def sequences(folder: Path, streams: int = 2) -> None:
+    """40 steps of ``streams`` streams that are one sequence each: no batch but the first starts anew."""
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(3)
+    cont = np.ones((40, streams), np.float32)
+    cont[0] = 0
+    with h5py.File(folder / "data.h5", "w") as file:
+        file["x"], file["cont"] = rng.standard_normal((40, streams, 4)).astype(np.float32), cont
+        file["y"] = rng.standard_normal((40, streams, 3)).astype(np.float32)
+    (folder / "list.txt").write_text("data.h5\n")
+
+
+def carrying_solver(net: str, form: str, **more: object) -> schema.SolverParameter:
+    solver = schema.SolverParameter()
+    text = f'base_lr: 0.1 momentum: 0.9 lr_policy: "fixed" random_seed: 4 snapshot_prefix: "s" snapshot_format: {form} '
+    text_format.Parse(text + "test_iter: 1 test_interval: 3 " + " ".join(f"{k}: {v}" for k, v in more.items()), solver)
+    solver.net_param.CopyFrom(parse_net(net)[0])
+    return solver
+
+
+def carried_state_is_resumed(net: str, form: str) -> None:
+    """Train 7 iterations at once and in two parts: weights, losses and states end the same, bit for bit."""
+    with Solver(carrying_solver(net, form)) as straight, Solver(carrying_solver(net, form)) as first:
+        straight.step(7)
+        first.step(4)
+        state = first.snapshot()[1]
+    with Solver(carrying_solver(net, form)) as second:
+        second.restore(state)
+        second.step(3)
+        carried = dict(straight.runners[0].carried())
+        assert carried, "the net carries nothing"
+        for ours, theirs in zip(second.runners, straight.runners, strict=True):
+            for key, values in theirs.carried().items():
+                assert np.any(values)
+                np.testing.assert_array_equal(ours.carried()[key], values)
+        for tensor in straight.training.recording.parameters.values():
+            np.testing.assert_array_equal(second.memory.read(tensor), straight.memory.read(tensor))
+        assert second.losses == straight.losses
+
+
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_what_a_recurrent_layer_carries_is_resumed(
+    kind: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    carried_state_is_resumed(CARRYING.format(name="r", kind=kind, body=BUILT_IN), form)
+
+
+def test_carried_states_of_another_batch_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequences(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    net = CARRYING.format(name="r", kind="LSTM", body=BUILT_IN)
+    with Solver(carrying_solver(net, "BINARYPROTO")) as solver:
+        solver.step(1)
+        state = solver.snapshot()[1]
+    sequences(tmp_path, streams=3)
+    refused = pytest.raises(WeightsError, match=r"the state r\.hidden of the train net has the shape 1 2 3 .* 1 3 3")
+    with Solver(carrying_solver(net, "BINARYPROTO")) as solver, refused:
+        solver.restore(state)
+
+
+def test_a_state_of_caffe_without_carried_values_starts_them_at_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    net = CARRYING.format(name="r", kind="LSTM", body=BUILT_IN)
+    with Solver(carrying_solver(net, "BINARYPROTO")) as solver:
+        solver.step(2)
+        name = solver.snapshot()[1]
+        message = schema.SolverState.FromString(Path(name).read_bytes())
+        assert {(c.net, c.name) for c in message.carried} == {
+            (net, f"r.{part}") for net in ("train", "test0") for part in ("hidden", "cell")
+        }
+        del message.carried[:]
+        Path(name).write_bytes(message.SerializeToString())
+        solver.restore(name)
+        assert not any(np.any(values) for values in solver.runners[0].carried().values())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from netrun.config import schema
 from netrun.config.wire import Array
@@ -40,6 +43,7 @@ class State:
         seed: the seed of all random numbers (netrun's own).
         recent_loss: the last losses, over which the displayed one is averaged (netrun's own).
         plateau_best, plateau_since: what the plateau policy has seen (netrun's own).
+        carried: what recurrent layers carry into the next batch, by net and name of the state (netrun's own).
     """
 
     iter: int
@@ -51,6 +55,7 @@ class State:
     recent_loss: list[float] = field(default_factory=list)
     plateau_best: float | None = None
     plateau_since: int = 0
+    carried: dict[tuple[str, str], Array] = field(default_factory=dict)
 
     def message(self) -> schema.SolverState:
         """All of it but the history, as the message a .solverstate begins with."""
@@ -64,6 +69,8 @@ class State:
             message.plateau_best = self.plateau_best
         if self.plateau_since:
             message.plateau_since = self.plateau_since
+        for (net, name), values in self.carried.items():
+            message.carried.append(_carried(net, name, values))
         return message
 
     @classmethod
@@ -79,4 +86,19 @@ class State:
             recent_loss=list(message.recent_loss),
             plateau_best=message.plateau_best if message.HasField("plateau_best") else None,
             plateau_since=message.plateau_since,
+            carried={(c.net, c.name): _values(c.value) for c in message.carried},
         )
+
+
+def _carried(net: str, name: str, values: Array) -> schema.CarriedState:
+    value = schema.BlobProto(shape=schema.BlobShape(dim=values.shape))
+    column = value.double_data if values.dtype == np.float64 else value.data
+    column.extend(values.reshape(-1).tolist())
+    return schema.CarriedState(net=net, name=name, value=value)
+
+
+def _values(value: schema.BlobProto) -> Array:
+    """The array of a blob; one whose count does not fit its shape stays flat, and fits nothing."""
+    flat = np.array(value.double_data, np.float64) if value.double_data else np.array(value.data, np.float32)
+    shape = tuple(value.shape.dim)
+    return flat.reshape(shape) if math.prod(shape) == flat.size else flat
