@@ -22,7 +22,10 @@ def host(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     made = [np.zeros(y.shape, y.dtype) for y in ys]
 
     def step() -> None:
-        function([device.read(x) for x in xs], made)
+        given = [device.read(x) for x in xs]
+        for array in given:
+            array.flags.writeable = False  # what is written into a copy would be lost without a word
+        function(given, made)
         for y, values in zip(ys, made, strict=True):
             device.write(y, values)
 

@@ -17,6 +17,7 @@ from .compiler.graph import Graph, Node
 from .compiler.record import Recording
 from .device import Array, Device, Step
 from .errors import ConfigError, ShapeError
+from .layers.base import Reshaped
 from .program import Program
 from .session import Memory, Session, Timing
 from .types import Shape, Tensor
@@ -116,12 +117,21 @@ class Varying(Session):
 
         def run() -> None:
             for number, place in enumerate(self._places):
-                self._segments(ready, wanted)[number]()
+                self._segment(number, ready, wanted)
                 if wanted(self._first.nodes[place].name):
                     self._adapt(number)
-            self._segments(ready, wanted)[-1]()
+            self._segment(len(self._places), ready, wanted)
 
         return run
+
+    def _segment(self, number: int, ready: dict[_Variant, list[Step]], wanted: Callable[[str], bool]) -> None:
+        """Run the calls before varying layer ``number``; the layer before it, whose calls come first, may find that it
+        needs other shapes."""
+        try:
+            self._segments(ready, wanted)[number]()
+        except Reshaped as asked:
+            self._go_over(number - 1, asked.shapes)
+            self._segments(ready, wanted)[number]()
 
     def _segments(self, ready: dict[_Variant, list[Step]], wanted: Callable[[str], bool]) -> list[Step]:
         now = self._now
@@ -139,9 +149,10 @@ class Varying(Session):
         """Ask a varying layer for its shapes, and go over to what is compiled for them."""
         node = self._now.recording.graph.nodes[self._places[number]]
         measured = tuple(tuple(shape) for shape in node.layer.measure(lambda i: self._bottom(node, i)))
-        current = tuple(value.spec.shape for value in node.tops)
-        if measured == current:
-            return
+        if measured != tuple(value.spec.shape for value in node.tops):
+            self._go_over(number, measured)
+
+    def _go_over(self, number: int, measured: tuple[Shape, ...]) -> None:
         shapes = (*self._shapes[:number], measured, *(None,) * (len(self._places) - number - 1))
         if shapes not in self._known:
             self._known[shapes] = self._build(shapes)
@@ -176,8 +187,17 @@ class Varying(Session):
         self._now.session.feed(values)
 
     def time(self, rounds: int) -> list[Timing]:
-        """As Session.time, for the shapes of the last run."""
-        return self._now.session.time(rounds)
+        """As Session.time, for the shapes of the last run.
+
+        Raises:
+            ConfigError: they change from pass to pass, by layers that say so only while they run.
+        """
+        for _ in range(LIMIT):
+            try:
+                return self._now.session.time(rounds)
+            except Reshaped:
+                self.run()
+        raise ConfigError("the shapes of this net are other ones in every pass: its layers cannot be timed one by one")
 
 
 def _check_names(graph: Graph) -> None:

@@ -45,6 +45,17 @@ class Declared:
     value: Any = None
 
 
+class Reshaped(Exception):  # noqa: N818
+    """Raised by a step of a varying layer that finds, in the middle of a pass, that its tops need other shapes.
+
+    The pass goes on with the layer's step in the program for ``shapes``.
+    """
+
+    def __init__(self, shapes: Sequence[Shape]) -> None:
+        super().__init__("the tops of a layer need other shapes")
+        self.shapes: tuple[Shape, ...] = tuple(shapes)
+
+
 @dataclass
 class Context:
     """What the compiler tells a layer about its surroundings; the defaults serve a layer that stands alone.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import math
+import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,148 +18,27 @@ import numpy.typing as npt
 from ..errors import ConfigError, NetrunError
 from ..kernels import HostStep, Kernels
 from ..types import Shape, Spec
-from .base import Count, Layer
+from .base import Count, Layer, Reshaped
+from .python_blobs import PythonBlob, PythonBlobs, PythonLayer
 
 Array = npt.NDArray[Any]
 METHODS = ("setup", "reshape", "forward", "backward")
 """What a user's class has; without ``backward`` no gradient passes."""
 
 
-class PythonBlob:
-    """A bottom, top or parameter as a user's class sees it; ``data`` and ``diff`` are NumPy arrays.
+@dataclass
+class _Carried:
+    """What one user's object has, for whatever shapes its net is compiled.
 
-    ``reshape`` is for tops, in ``setup`` and ``reshape``; in ``forward`` and ``backward`` shapes are fixed.
+    values   the parameters' first values
+    initial  what setup or reshape wrote into a top's data: forward finds it there
+    made     the tops of a forward that asked for other shapes, until its step has them
     """
 
-    def __init__(self, shape: Sequence[int], dtype: str, fetch: Callable[[], Array] | None = None) -> None:
-        self._shape, self._dtype, self._fetch = tuple(shape), dtype, fetch
-        self._data: Array | None = None
-        self._diff: Array | None = None
-        self._fixed = False
-
-    @classmethod
-    def over(cls, data: Array, diff: Array | None = None, *, writable: bool = False) -> PythonBlob:
-        """A blob on arrays that are there."""
-        blob = cls(data.shape, data.dtype.name)
-        blob._data, blob._diff, blob._fixed = data, diff, True
-        if not writable:
-            blob._data = data.view()
-            blob._data.flags.writeable = False
-        return blob
-
-    @property
-    def shape(self) -> Shape:
-        """Length of every axis."""
-        return self._shape
-
-    @property
-    def data(self) -> Array:
-        """The values. Those of a bottom cannot be written."""
-        if self._data is None:
-            self._data = self._fetch() if self._fetch else np.zeros(self._shape, self._dtype)
-        return self._data
-
-    @property
-    def diff(self) -> Array:
-        """The gradient; where none is asked for, memory of no consequence."""
-        if self._diff is None:
-            self._diff = np.zeros(self._shape, self._dtype)
-        return self._diff
-
-    @property
-    def count(self) -> int:
-        """Number of values."""
-        return math.prod(self._shape)
-
-    @property
-    def num(self) -> int:
-        """Length of the first of up to four axes."""
-        return self._axis(0)
-
-    @property
-    def channels(self) -> int:
-        """Length of the second of up to four axes."""
-        return self._axis(1)
-
-    @property
-    def height(self) -> int:
-        """Length of the third of up to four axes."""
-        return self._axis(2)
-
-    @property
-    def width(self) -> int:
-        """Length of the fourth of up to four axes."""
-        return self._axis(3)
-
-    def _axis(self, axis: int) -> int:
-        return self._shape[axis] if axis < len(self._shape) else 1
-
-    def reshape(self, *shape: int) -> None:
-        """Another shape; the values are zeros then.
-
-        Raises:
-            ValueError: the shape is fixed by now, or has a negative axis.
-        """
-        wanted = tuple(int(n) for n in shape)
-        if wanted == self._shape:
-            return
-        if self._fixed:
-            raise ValueError(f"the shape is {self._shape} by now; {wanted} is to be said in reshape()")
-        if any(n < 0 for n in wanted):
-            raise ValueError(f"{wanted} is no shape")
-        self._shape, self._data, self._diff = wanted, None, None
-
-
-class PythonBlobs:
-    """The parameters of a user's layer, ``self.blobs``: ``add_blob`` in ``setup`` makes one."""
-
-    def __init__(self, dtype: str) -> None:
-        self._dtype = dtype
-        self._blobs: list[PythonBlob] = []
-
-    def add_blob(self, *shape: int) -> PythonBlob:
-        """One more trained parameter of that shape. What ``setup`` writes into its data is its first value."""
-        self._blobs.append(PythonBlob(shape, self._dtype))
-        return self._blobs[-1]
-
-    def bind(self, blobs: Sequence[PythonBlob]) -> None:
-        """Put these in place: the values and gradients of this pass."""
-        self._blobs[:] = blobs
-
-    def __len__(self) -> int:
-        return len(self._blobs)
-
-    def __getitem__(self, i: int) -> PythonBlob:
-        return self._blobs[i]
-
-    def __iter__(self) -> Iterator[PythonBlob]:
-        return iter(self._blobs)
-
-
-class PythonLayer:
-    """What a layer in Python may derive from; any class with these methods will do.
-
-    ``param_str`` is the text from the prototxt, ``phase`` 0 in training and 1 otherwise, ``blobs`` the parameters.
-    """
-
-    param_str: str = ""
-    phase: int = 1
-    blobs: PythonBlobs
-
-    def setup(self, bottom: Sequence[PythonBlob], top: Sequence[PythonBlob]) -> None:
-        """Called once: read param_str, add parameters."""
-
-    def reshape(self, bottom: Sequence[PythonBlob], top: Sequence[PythonBlob]) -> None:
-        """Called before every forward: give every top its shape."""
-        raise NotImplementedError
-
-    def forward(self, bottom: Sequence[PythonBlob], top: Sequence[PythonBlob]) -> None:
-        """Write every top's data."""
-        raise NotImplementedError
-
-    def backward(self, top: Sequence[PythonBlob], propagate_down: Sequence[bool], bottom: Sequence[PythonBlob]) -> None:
-        """Write bottom[i].diff where propagate_down[i], and the diff of every parameter."""
-        raise NotImplementedError
+    user: Any
+    values: list[Array] = field(default_factory=list)
+    initial: dict[int, Array] = field(default_factory=dict)
+    made: list[Array] | None = None
 
 
 class Python(Layer):
@@ -166,8 +46,9 @@ class Python(Layer):
 
     Bottoms and tops: any number, of any shapes that the class wants. It has the methods of pycaffe's Layer: setup and
     reshape(bottom, top), forward(bottom, top), backward(top, propagate_down, bottom); without backward no gradient
-    passes. reshape is called before every forward, and the tops may have another shape each time. Tops and gradients
-    are zeros before the class writes them; a bottom's data cannot be written (in place, the top holds a copy of it).
+    passes. reshape is called before every forward, and the tops may have another shape each time; forward may reshape
+    its tops too. Tops hold what reshape wrote, or zeros, before the class writes them (in place, a copy of the bottom);
+    gradients are zeros. What is written into a bottom's data, the layers behind it read too; on a GPU it is refused.
     self.blobs are trained parameters; their diff starts at zero in every backward. The module is looked for next to
     the prototxt too.
     """
@@ -178,7 +59,7 @@ class Python(Layer):
     varying = True
     user: Any = None
     """The user's object."""
-    _values: list[Array]
+    _carried: _Carried
     _shapes: list[Shape]
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
@@ -186,17 +67,21 @@ class Python(Layer):
         bottoms = [PythonBlob(b.shape, b.dtype) for b in bottom]
         tops = [PythonBlob((), dtype) for _ in self.message.top]
         if isinstance(before, Python):
-            self.user, self._values = before.user, before._values
+            self._carried, self.user = before._carried, before.user
+            if len(before._shapes) == len(tops):
+                tops = [PythonBlob(shape, dtype) for shape in before._shapes]
         else:
             self.user = self._new_user()
+            self._carried = _Carried(self.user)
             self._call("setup", bottoms, tops)
-            self._values = [np.array(blob.data) for blob in self.user.blobs]
-        for i, value in enumerate(self._values):
+            self._require("reshape", "forward")
+            self._carried.values = [np.array(blob.data) for blob in self.user.blobs]
+        for i, value in enumerate(self._carried.values):
             self._declare(f"blob{i}", value.shape, "learned", None, value)
         if self.context.measured is not None:
             self._shapes = list(self.context.measured)
         else:
-            self._call("reshape", bottoms, tops)
+            self._reshape(bottoms, tops)
             self._shapes = [top.shape for top in tops]
         return [self.spec(shape) for shape in self._shapes]
 
@@ -204,8 +89,15 @@ class Python(Layer):
         bottoms = [PythonBlob(b.shape, b.dtype, partial(values, i)) for i, b in enumerate(self.bottom_specs)]
         # A class may give its tops their shapes once, in setup: they keep the shapes they have.
         tops = [PythonBlob(shape, self.context.dtype) for shape in self._shapes]
-        self._call("reshape", bottoms, tops)
+        self._carried.made = None
+        self._reshape(bottoms, tops)
         return [top.shape for top in tops]
+
+    def _reshape(self, bottoms: list[PythonBlob], tops: list[PythonBlob]) -> None:
+        self._call("reshape", bottoms, tops)
+        for i, top in enumerate(tops):
+            if top.written is not None:
+                self._carried.initial[i] = top.written
 
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         own = [getattr(self, d.name) for d in self.declared]
@@ -213,13 +105,22 @@ class Python(Layer):
         k.host([*bottom, *own], list(top), fn=self._forward, grad=grad)
 
     def _forward(self, xs: Sequence[Array], ys: Sequence[Array]) -> None:
+        made, self._carried.made = self._carried.made, None
+        if made is not None and [value.shape for value in made] == [y.shape for y in ys]:
+            for y, value in zip(ys, made, strict=True):
+                y[...] = value
+            return
         count = len(self.bottom_specs)
         names = list(self.message.bottom)
         for i, (name, y) in enumerate(zip(self.message.top, ys, strict=True)):
-            y[...] = xs[i] if names[i : i + 1] == [name] and xs[i].shape == y.shape else 0
-        self.user.blobs.bind([PythonBlob.over(x, writable=True) for x in xs[count:]])
-        tops = [PythonBlob.over(y, writable=True) for y in ys]
+            before = xs[i] if names[i : i + 1] == [name] else self._carried.initial.get(i)
+            y[...] = before if before is not None and before.shape == y.shape else 0
+        self.user.blobs.bind([PythonBlob.over(x) for x in xs[count:]])
+        tops = [PythonBlob.over(y) for y in ys]
         self._call("forward", [PythonBlob.over(x) for x in xs[:count]], tops)
+        if any(top.shape != y.shape for top, y in zip(tops, ys, strict=True)):
+            self._carried.made = [np.array(top.data) for top in tops]
+            raise Reshaped([top.shape for top in tops])
 
     def _backward(self, wanted: tuple[bool, ...]) -> HostStep:
         count, inputs = len(self.bottom_specs), len(wanted)
@@ -231,8 +132,7 @@ class Python(Layer):
             diffs = [next(remaining) if want else None for want in wanted]
             xs, rest = given[:inputs], given[inputs:]
             ys, dys = rest[: len(rest) // 2], rest[len(rest) // 2 :]
-            pairs = zip(xs, diffs, strict=True)
-            blobs = [PythonBlob.over(x, diff, writable=i >= count) for i, (x, diff) in enumerate(pairs)]
+            blobs = [PythonBlob.over(x, diff) for x, diff in zip(xs, diffs, strict=True)]
             self.user.blobs.bind(blobs[count:])
             tops = [PythonBlob.over(y, dy) for y, dy in zip(ys, dys, strict=True)]
             self._call("backward", tops, list(wanted[:count]), blobs[:count])
@@ -243,15 +143,20 @@ class Python(Layer):
     def _new_user(self) -> Any:
         user = self._load()
         try:
-            made = user()
+            given = [self.message] if _takes(user, self.message) else []
+            made = user(*given)
         except Exception as error:
             raise self._explained("__init__", error) from error
+        self.user = made
         made.param_str, made.phase, made.blobs = self.p.param_str, self.context.phase, PythonBlobs(self.context.dtype)
-        missing = [name for name in METHODS[:3] if not callable(getattr(made, name, None))]
+        self._require("setup")
+        return made
+
+    def _require(self, *methods: str) -> None:
+        missing = [name for name in methods if not callable(getattr(self.user, name, None))]
         if missing:
             what = f"the class {self.p.layer} of {self.p.module} has no method {', '.join(missing)}"
             self.fail(what, at="layer", hint=f"a layer in Python has the methods {', '.join(METHODS)}")
-        return made
 
     def _load(self) -> Any:
         if not self.p.module or not self.p.layer:
@@ -297,6 +202,15 @@ class Python(Layer):
         return ConfigError(
             f"{self.name} ({self.type}): {what} fails: {type(error).__name__}: {text}", self.context.locate(), notes
         )
+
+
+def _takes(user: Any, message: Any) -> bool:
+    """Whether the class is made with the layer's message, as pycaffe's are."""
+    try:
+        inspect.signature(user).bind(message)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 __all__ = ["Python", "PythonBlob", "PythonBlobs", "PythonLayer"]

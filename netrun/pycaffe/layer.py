@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..layers.python import PythonBlobs
+from ..layers.python_blobs import PythonBlobs
 from ..visible import Blob
 
 
@@ -21,6 +21,9 @@ class Layer:
     param_str: str = ""
     phase: int = 1
     blobs: PythonBlobs
+
+    def __init__(self, layer_param: Any = None) -> None:
+        """``layer_param`` is the layer's message; the members are there from ``setup`` on."""
 
     @property
     def param_str_(self) -> str:

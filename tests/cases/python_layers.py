@@ -83,16 +83,70 @@ class Broken(PythonLayer):
     def reshape(self, bottom: Any, top: Any) -> None:
         self._may_fail("reshape")
         top[0].reshape(*bottom[0].shape)
+        if self.param_str == "write":
+            top[0].data[...] = 5
 
     def forward(self, bottom: Any, top: Any) -> None:
         self._may_fail("forward")
-        if self.param_str == "resize":
-            top[0].reshape(77)
         if self.param_str == "write":
             bottom[0].data[...] = 1
 
     def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
         self._may_fail("backward")
+
+
+class Late(PythonLayer):
+    """The rows of x that are not zero, and how many; it knows in forward."""
+
+    def __init__(self, layer_param: Any, *more: Any) -> None:
+        super().__init__(layer_param, *more)
+        self.calls = 0
+        assert layer_param.type == "Python"
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(1, 3)
+        top[1].reshape(1)
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        self.calls += 1
+        self.rows = np.flatnonzero(bottom[0].data.any(axis=1))
+        top[0].reshape(len(self.rows), 3)
+        top[0].data[...] = bottom[0].data[self.rows]
+        top[1].data[...] = len(self.rows)
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        assert propagate_down == [True]
+        bottom[0].diff[...] = 0
+        bottom[0].diff[self.rows] = top[0].diff
+
+
+class LateSource(PythonLayer):
+    """A source of as many samples as come in this pass: x, and t = 3 x."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.passes = 0
+        for blob in top:
+            blob.reshape(1, 1)
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        self.passes += 1
+        rows = 1 + self.passes % 3
+        for blob, factor in zip(top, (1, 3), strict=True):
+            blob.reshape(rows, 1)
+            blob.data[...] = factor * np.linspace(1, 2, rows)[:, np.newaxis]
+
+
+class Half:
+    """Lacks some methods."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        pass
 
 
 class Unfinished:

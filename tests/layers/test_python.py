@@ -113,10 +113,51 @@ def test_an_exception_names_the_layer_and_the_users_line(where: str) -> None:
     assert isinstance(error.value.__cause__, RuntimeError)
 
 
-@pytest.mark.parametrize(("what", "words"), [("resize", "said in reshape"), ("write", "read-only")])
-def test_what_forward_may_not_do(what: str, words: str) -> None:
-    with net_of(X + python("Broken", ENDS, what)) as net, pytest.raises(ConfigError, match=words):
-        net.forward(x=np.ones((4, 3)))
+def test_forward_may_reshape_its_tops() -> None:
+    """As sources and proposals of detection nets do: how much there is, they know in forward."""
+    text = X + python("Late", 'bottom: "x" top: "y" top: "n"', more="loss_weight: 0 loss_weight: 0")
+    text += """layer { name: "ip" type: "InnerProduct" bottom: "y" top: "ip" inner_product_param { num_output: 2
+        weight_filler { value: 1 type: "constant" } } }
+        layer { name: "sum" type: "Reduction" bottom: "ip" top: "sum" }"""
+    with net_of(text, schema.TRAIN) as net:
+        for rows in (2, 1, 3, 3, 2):
+            x = np.zeros((4, 3), "float32")
+            x[:rows] = rows
+            found = net.forward(x=x)
+            assert net.blobs["y"].shape == (rows, 3)
+            assert float(found["sum"]) == 2 * 3 * rows * rows
+            assert float(found["n"].reshape(())) == rows
+            net.clear_param_diffs()
+            net.backward(sum=1.0)
+            np.testing.assert_array_equal(net.blobs["x"].diff, np.where(x > 0, 2, 0))
+            np.testing.assert_array_equal(net.params["ip"][0].diff, np.full((2, 3), rows * rows))
+            found = net.forward(start="ip")
+            assert float(found["sum"]) == 2 * 3 * rows * rows
+        assert net.recording.graph.nodes[1].layer.user.calls == 5
+
+
+def test_a_source_may_reshape_in_forward_while_a_solver_trains() -> None:
+    text = (
+        python("LateSource", 'top: "x" top: "t"')
+        + """layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+        inner_product_param { num_output: 1 } }
+        layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "t" top: "loss" }"""
+    )
+    message = schema.SolverParameter()
+    text_format.Parse('base_lr: 0.05 lr_policy: "fixed" max_iter: 120 snapshot_after_train: false', message)
+    message.net_param.CopyFrom(parse_net(text)[0])
+    losses: list[float] = []
+    with Solver(message) as solver:
+        solver.on_iteration.append(lambda _, loss: losses.append(loss))
+        solver.solve()
+    assert losses[-1] < 0.01 * losses[0]
+
+
+def test_what_is_written_in_reshape_is_there_in_forward_and_a_bottom_may_be_written() -> None:
+    with net_of(X + python("Broken", 'bottom: "x" top: "y"', "write")) as net:
+        net.forward(x=np.zeros((4, 3)))
+        np.testing.assert_array_equal(net.blobs["y"].data, np.full((4, 3), 5))
+        np.testing.assert_array_equal(net.blobs["x"].data, np.ones((4, 3)))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +167,8 @@ def test_what_forward_may_not_do(what: str, words: str) -> None:
         ('module: "cases.python_layers" layer: "A"', 'no class "A"'),
         ('module: "cases.python_layers"', "has no layer"),
         ('layer: "A"', "has no module"),
-        ('module: "cases.python_layers" layer: "Unfinished"', "no method setup, reshape"),
+        ('module: "cases.python_layers" layer: "Unfinished"', "no method setup"),
+        ('module: "cases.python_layers" layer: "Half"', "no method reshape, forward"),
     ],
 )
 def test_refused(text: str, words: str) -> None:
