@@ -16,7 +16,7 @@ from netrun.types import Shape, Window
 
 from .dnn import Plan, Problem
 from .launch import Step, nothing, sequence
-from .precision import narrow, widen
+from .precision import PRECISIONS, Precision, narrow, precision_of, widen
 
 if TYPE_CHECKING:
     from .device import Cuda
@@ -38,6 +38,8 @@ class Case:
     groups: int
     bias: bool = False
     relu: bool = False
+    precision: Precision = PRECISIONS["FP32"]
+    deterministic: bool = False
 
     @staticmethod
     def of(call: Call) -> Case:
@@ -55,7 +57,15 @@ class Case:
         shapes = [tuple(t.shape) for t in (x, w, y)]
         if window.rank == 0:
             shapes, window = [(*s, 1) for s in shapes], Window((1,))
-        return Case(_KINDS[call.op.name], shapes[0], shapes[1], shapes[2], y.dtype, window, groups, bias, relu)
+        allowed = precision_of(call), bool(call.attrs.get("deterministic"))
+        return Case(
+            _KINDS[call.op.name], shapes[0], shapes[1], shapes[2], y.dtype, window, groups, bias, relu, *allowed
+        )
+
+    @property
+    def storage(self) -> str:
+        """The type that float32 operands are rounded to first; "" if they stay as they are."""
+        return self.precision.storage if self.dtype == "float32" else ""
 
     @property
     def empty(self) -> bool:
@@ -67,26 +77,26 @@ class Case:
         """Elements of the columns of one image."""
         return self.x[1] * math.prod(self.window.kernel) * math.prod(self.y[2:])
 
-    def problem(self, device: Cuda) -> Problem | None:
+    def problem(self) -> Problem | None:
         """The case for cuDNN, which wants two or three spatial axes; None where it cannot be said."""
         w = self.window
         if w.rank > 3 or w.output(self.x[2:]) != self.y[2:] or min(*w.pad, *w.pad_end) < 0:
             return None
-        storage = device.precision.storage if self.dtype == "float32" else ""
+        storage = self.storage
         more = 2 - w.rank
         x, k, y = ((*s[:2], *(1,) * more, *s[2:]) for s in (self.x, self.w, self.y))
         ones, zeros = (1,) * more, (0,) * more
         return Problem(
             self.kind, storage or self.dtype, x, k, y,
             ones + w.stride, zeros + w.pad, zeros + w.pad_end, ones + w.dilation,
-            tensor=device.precision.tensor, deterministic=device.deterministic,
+            tensor=self.precision.tensor, deterministic=self.deterministic,
             bias=self.bias and not storage, relu=self.relu and not storage,
         )  # fmt: skip
 
 
 def _plan(device: Cuda, case: Case) -> Plan | None:
     """The plan with as much fused as cuDNN has an engine for."""
-    problem = case.problem(device)
+    problem = case.problem()
     if problem is None or case.empty:
         return None
     tries = [problem]
@@ -101,21 +111,17 @@ def _plan(device: Cuda, case: Case) -> Plan | None:
     return None
 
 
-def _storage(device: Cuda, case: Case) -> str:
-    return device.precision.storage if case.dtype == "float32" else ""
-
-
-def _sizes(device: Cuda, case: Case, plan: Plan | None) -> list[int]:
+def _sizes(case: Case, plan: Plan | None) -> list[int]:
     """Bytes of the areas of the scratch: 16-bit image, filter and output, then the workspace; or the columns."""
     if plan is None:
         return [0 if case.empty else case.column_count * (8 if case.dtype == "float64" else 4)]
-    half = _storage(device, case)
+    half = case.storage
     return [*(2 * math.prod(s) if half else 0 for s in (case.x, case.w, case.y)), plan.workspace]
 
 
 def _workspace(device: Cuda, call: Call) -> int:
     case = Case.of(call)
-    return sum(_round(n) for n in _sizes(device, case, _plan(device, case)))
+    return sum(_round(n) for n in _sizes(case, _plan(device, case)))
 
 
 def _round(nbytes: int) -> int:
@@ -170,11 +176,11 @@ def _product(
     result = arrays[written]
     if case.empty:
         return device.launcher.zero(result) if result.size else nothing
-    areas = _carve(scratch, _sizes(device, case, plan))
+    areas = _carve(scratch, _sizes(case, plan))
     if plan is None:
         shaped = [a.reshape(s) for a, s in zip(arrays, (case.x, case.w, case.y), strict=True)]
         return _by_columns(device, call, case, shaped, areas[0])
-    half = _storage(device, case)
+    half = case.storage
     if not half:
         return device.dnn.step(plan, [*arrays, *([] if bias is None else [bias])], areas[-1])
     small = [area.view("uint16") for area in areas[:3]]
@@ -195,14 +201,14 @@ def _by_columns(device: Cuda, call: Call, case: Case, arrays: Sequence[Any], are
     for n in range(case.x[0]):
         image, maps = x[n : n + 1], y[n].reshape(g, k // g, positions)
         if case.kind == "dgrad":
-            steps.append(device.blas.matmul(filters, maps, matrix, True, False, device.precision))
+            steps.append(device.blas.matmul(filters, maps, matrix, True, False, case.precision))
             steps.append(device.part("col2im", (spread, image), call.origin, window=case.window))
             continue
         steps.append(device.part("im2col", (image, spread), call.origin, window=case.window))
         if case.kind == "fprop":
-            steps.append(device.blas.matmul(filters, matrix, maps, False, False, device.precision))
+            steps.append(device.blas.matmul(filters, matrix, maps, False, False, case.precision))
         else:
-            steps.append(device.blas.matmul(maps, matrix, filters, False, True, device.precision, add=n > 0))
+            steps.append(device.blas.matmul(maps, matrix, filters, False, True, case.precision, add=n > 0))
     return sequence(steps)
 
 

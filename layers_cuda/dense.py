@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from netrun.program import Call
 
 from .launch import Step, nothing, sequence
+from .precision import precision_of
 
 if TYPE_CHECKING:
     from .device import Cuda
@@ -22,7 +23,7 @@ def gemm(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     spread = [] if c is None else [device.part("pointwise", ((c,), y), call.origin, scratch, expr="a")]
     if 0 in a.shape:  # nothing to sum
         return sequence(spread or [device.launcher.zero(y)])
-    return sequence([*spread, device.blas.matmul(a, b, y, ta, tb, device.precision, add=bool(spread))])
+    return sequence([*spread, device.blas.matmul(a, b, y, ta, tb, precision_of(call), add=bool(spread))])
 
 
 BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {"gemm": gemm}

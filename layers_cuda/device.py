@@ -26,7 +26,6 @@ from .faults import Faults
 from .launch import Launcher, Step
 from .merge import merged
 from .plans import Plans
-from .precision import Precision, precision
 from .prepare import prepare
 from .transfer import Uploads
 
@@ -54,9 +53,6 @@ class Cuda:
         xp: the module cupy.
         load: gives NVIDIA's libraries by name (``lazy.library``).
 
-    Attributes:
-        deterministic: only kernels that give the same bits every time.
-
     In the environment, read here: NETRUN_CUDA_DEBUG=1 runs call by call and waits for each, so that an error names its
     call; NETRUN_CUDA_TUNE=1 measures the plans of every convolution and keeps the fastest.
     """
@@ -65,8 +61,6 @@ class Cuda:
         self.name, self.index, self.xp, self._load = f"cuda:{index}", index, xp, load
         self.debug = os.environ.get("NETRUN_CUDA_DEBUG", "") not in ("", "0")
         self.tune = os.environ.get("NETRUN_CUDA_TUNE", "") not in ("", "0")
-        self.deterministic = False
-        self._precision = precision("FP32")
         self._here = xp.cuda.Device(index)
         self.use()
         self.stream = xp.cuda.Stream(non_blocking=True)
@@ -81,15 +75,6 @@ class Cuda:
         self._here.use()
 
     # ------------------------------------------------------------------------------------------------------- libraries
-    @property
-    def precision(self) -> Precision:
-        """What convolutions and products may round float32 operands to. Set it by name, before a session is made."""
-        return self._precision
-
-    @precision.setter
-    def precision(self, name: str | Precision) -> None:
-        self._precision = precision(name) if isinstance(name, str) else name
-
     @cached_property
     def blas(self) -> blas.Blas:
         """cuBLAS.
@@ -190,7 +175,7 @@ class Cuda:
 
     # --------------------------------------------------------------------------------------------------------- kernels
     def prepare(self, program: Program) -> Program:
-        """The program with convolutions that apply the ReLU behind them."""
+        """The program with convolutions that apply the ReLU behind them, and its numerics said by its calls."""
         return prepare(program)
 
     def workspace(self, call: Call) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netrun.errors import UsageError, nearest
+from netrun.program import Call
 
 from .launch import BLOCK, Kernel, Step, defines
 
@@ -54,6 +55,11 @@ def precision(name: str) -> Precision:
         known = ", ".join(PRECISIONS)
         raise UsageError(f'there is no precision "{name}"{nearest(name.upper(), PRECISIONS)} (known: {known})')
     return found
+
+
+def precision_of(call: Call) -> Precision:
+    """What ``prepare`` wrote into the call; FP32 where it wrote nothing."""
+    return PRECISIONS[call.attrs.get("precision", "FP32")]
 
 
 _TYPES = {"bfloat16": "__nv_bfloat16", "float16": "__half"}

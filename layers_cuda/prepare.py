@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 from netrun.expression import parse
 from netrun.program import Call, Program
 from netrun.types import PERSISTENT, Tensor
 
+from .precision import precision as precision_named
+
 RELU = parse("relu(a, 0)")
+
+CONVOLUTIONS = frozenset({"conv", "conv_grad_x", "conv_grad_w"})
 
 
 def prepare(program: Program) -> Program:
+    """The program as a GPU runs it: fused, and with its numerics in its calls."""
+    return _marked(_fused(program))
+
+
+def _marked(program: Program) -> Program:
+    """Write precision and determinism into the calls that choose by them."""
+    wanted = program.numerics
+    calls = []
+    for call in program.calls:
+        added: dict[str, Any] = {}
+        if wanted.precision != "FP32" and call.op.name in CONVOLUTIONS | {"gemm"}:
+            added["precision"] = precision_named(wanted.precision).name
+        if wanted.deterministic and call.op.name in CONVOLUTIONS:
+            added["deterministic"] = True
+        calls.append(replace(call, attrs={**call.attrs, **added}) if added else call)
+    return program.having(calls)
+
+
+def _fused(program: Program) -> Program:
     """Give every convolution the ReLU behind it, where nobody else sees the value in between.
 
     cuDNN applies it while the result is still in registers. The call keeps its kernel and gets the attribute

@@ -24,7 +24,14 @@ class Device(Protocol):
     name: str
 
     def prepare(self, program: Program) -> Program:
-        """The program as this device wants it: fused, with layouts chosen, reorders added. Plain in, plain out."""
+        """The program as this device wants it: fused, with layouts chosen, reorders added. Plain in, plain out.
+
+        What ``program.numerics`` allows is decided here and nowhere else: the calls that come out say it themselves, in
+        the element types of their tensors and in attributes that only this device makes and reads.
+
+        Raises:
+            DeviceError: the device does not compute in that precision.
+        """
 
     def workspace(self, call: Call) -> int:
         """Scratch bytes the call needs while it runs; all calls share the largest."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .kernels import OPS, Kernels, Op
-from .types import PERSISTENT, Kind, Shape, Spec, Tensor
+from .types import PERSISTENT, STRICT, Kind, Numerics, Shape, Spec, Tensor
 
 Arg = Tensor | None | tuple[Tensor, ...]
 
@@ -82,7 +82,8 @@ class Program:
 
     ``feeds``: what the host writes before a run, by blob name. ``keeps``: what may be read after it; the memory of
     everything else is the planner's to reuse. ``initial``: values that persistent tensors start with; others are zero.
-    ``apart``: kept tensors that have memory of their own, even where they are copies of others.
+    ``apart``: kept tensors that have memory of their own, even where they are copies of others. ``numerics``: what the
+    device that prepares it may compute and store in.
     """
 
     calls: tuple[Call, ...]
@@ -90,6 +91,7 @@ class Program:
     keeps: frozenset[Tensor] = frozenset()
     initial: Mapping[Tensor, Any] = field(default_factory=dict)
     apart: frozenset[Tensor] = frozenset()
+    numerics: Numerics = STRICT
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that owns memory, in order of first use."""

@@ -203,7 +203,8 @@ def kept(recording: Recording) -> frozenset[Tensor]:
 
 def forward_program(recording: Recording) -> Program:
     """The forward pass alone, with only the outputs kept."""
-    return Program(tuple(recording.forward), recording.feeds, kept(recording), recording.initial)
+    calls, numerics = tuple(recording.forward), recording.graph.numerics
+    return Program(calls, recording.feeds, kept(recording), recording.initial, numerics=numerics)
 
 
 def open_forward(recording: Recording, device: Device, memory: Memory) -> Session:

@@ -70,6 +70,17 @@ class Timing:
     seconds: float
 
 
+def chance(program: Program) -> str:
+    """What ``deterministic`` holds for in a program, as a line of a log.
+
+    Every device has a kernel that gives the same bits each time for every call; what remains is code that is not ours.
+    """
+    foreign = dict.fromkeys(c.origin.rstrip("'") for c in program.calls if c.op.name == "host")
+    if not foreign:
+        return "deterministic: every layer gives the same bits in every run"
+    return f"deterministic: the same bits in every run, but for what these do in Python: {', '.join(foreign)}"
+
+
 class Session:
     """Run a program again and again.
 

@@ -26,7 +26,7 @@ from .params import LoadOptions, initialise, load
 from .program import Program
 from .runner import Averages, Output, Runner, open_forward
 from .schedule import Schedule
-from .session import Memory, Session
+from .session import Memory, Session, chance
 from .solver_nets import SolverNet, check_counts, net_to_train, nets_to_test
 from .training import Training, compile_training
 from .types import Spec, Tensor
@@ -118,6 +118,8 @@ class Solver:
         if m.weights:
             names = [name.strip() for entry in m.weights for name in entry.split(",")]
             self.load_weights(",".join(resolve(name, self.folder) for name in names))
+        if graph.numerics.deterministic:
+            self.log(chance(self.training.step), "solver.cpp:57")
         self._build_tests()
         for runner in self.runners:
             runner.open()

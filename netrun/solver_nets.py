@@ -74,12 +74,13 @@ def net_to_train(solver: schema.SolverParameter, source: Source | None = None, f
     given = solver.train_state if solver.HasField("train_state") else None
     for name in INSIDE:
         if solver.HasField(name):
-            message = _inside(getattr(solver, name), solver.lenient)
+            message = _as_said(solver, _inside(getattr(solver, name), solver.lenient))
             view = source.view(name) if source else None
             return SolverNet(message, view, merged(schema.TRAIN, message, given), f"{name}")
     field = "train_net" if solver.HasField("train_net") else "net"
     name = getattr(solver, field)
     message, found = _read(name, folder, source.where(field) if source else None, solver.lenient)
+    message = _as_said(solver, message)
     return SolverNet(message, found, merged(schema.TRAIN, message, given), f"{field} file: {name}")
 
 
@@ -103,7 +104,9 @@ def nets_to_test(solver: schema.SolverParameter, source: Source | None = None, f
         found += [(generic.message, generic.source, generic.what)] * rest
     states = list(solver.test_state)
     return [
-        SolverNet(message, at, merged(schema.TEST, message, states[i] if i < len(states) else None), what)
+        SolverNet(
+            _as_said(solver, message), at, merged(schema.TEST, message, states[i] if i < len(states) else None), what
+        )
         for i, (message, at, what) in enumerate(found)
     ]
 
@@ -115,6 +118,15 @@ def merged(phase: int, net: schema.NetParameter, given: schema.NetState | None) 
     if given is not None:
         state.MergeFrom(given)
     return State.of(state)
+
+
+def _as_said(solver: schema.SolverParameter, net: schema.NetParameter) -> schema.NetParameter:
+    """The net with the precision that the solver asks for, where it says something."""
+    if solver.HasField("precision"):
+        net.precision = solver.precision
+    if solver.HasField("deterministic"):
+        net.deterministic = solver.deterministic
+    return net
 
 
 def _inside(message: schema.NetParameter, lenient: bool) -> schema.NetParameter:

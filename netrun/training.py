@@ -79,10 +79,10 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
     calls = tuple(recorder.calls)
     feeds = recording.feeds
     if solver.iter_size > 1:
-        result.step = Program(calls[:start], feeds, frozenset(keeps), recording.initial)
-        result.update = Program(calls[start:])
+        result.step = Program(calls[:start], feeds, frozenset(keeps), recording.initial, numerics=graph.numerics)
+        result.update = Program(calls[start:], numerics=graph.numerics)
     else:
-        result.step = Program(calls, feeds, frozenset(keeps), recording.initial)
+        result.step = Program(calls, feeds, frozenset(keeps), recording.initial, numerics=graph.numerics)
     return result
 
 

@@ -32,6 +32,22 @@ PERSISTENT: frozenset[str] = frozenset({"feed", "learned", "statistic", "state",
 
 
 @dataclass(frozen=True)
+class Numerics:
+    """What a program may be computed and stored in; a property of the program, so that two in one process may differ.
+
+    precision      FP32, TF32, BF16 or FP16, as `netrun explain Precision` says
+    deterministic  only kernels that give the same bits in every run
+    """
+
+    precision: str = "FP32"
+    deterministic: bool = False
+
+
+STRICT = Numerics()
+"""Plain float32."""
+
+
+@dataclass(frozen=True)
 class Spec:
     """Shape, element type and memory layout of a tensor. ``shape == ()`` is one number."""
 

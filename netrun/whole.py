@@ -164,7 +164,9 @@ def compile_whole(graph: Graph, both_ways: bool = True) -> Whole:
         keeps.add(recording.loss)
     keeps |= _crossing(recorder.calls)
     apart = _apart(graph.nodes, recording, gradients)
-    program = Program(tuple(recorder.calls), recording.feeds, frozenset(keeps), recording.initial, apart)
+    program = Program(
+        tuple(recorder.calls), recording.feeds, frozenset(keeps), recording.initial, apart, graph.numerics
+    )
     return Whole(recording, program, gradients, seeds, accumulators)
 
 

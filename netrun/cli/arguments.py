@@ -97,6 +97,16 @@ def _loading(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def _numerics(parser: Parser) -> None:
+    parser.add_argument(
+        "--precision", type=str.upper, choices=("FP32", "TF32", "BF16", "FP16"),
+        help="what to compute and store in, whatever net and solver say (netrun explain Precision)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--deterministic", action="store_true", help="the same bits in every run with the same seed; may be slower"
+    )
+
+
 def _lenient(parser: Parser) -> None:
     parser.add_argument(
         "--lenient", action="store_true", help="go on without what other people's Caffe has and netrun lacks"
@@ -113,6 +123,8 @@ def _train(parser: Parser) -> None:
     _loading(parser)
     _lenient(parser)
     _device(parser)
+    _numerics(parser)
+    parser.add_argument("--recompute", action="store_true", help="less memory: cheap values are computed a second time")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE",
         help="another value for a field of the solver (base_lr=0.02, train_state.level=1, 'stepvalue=[100, 200]')",
@@ -140,6 +152,7 @@ def _test(parser: Parser) -> None:
     _loading(parser)
     _lenient(parser)
     _device(parser, "auto")
+    _numerics(parser)
     _state(parser, phase=None)
     _log(parser)
     _json(parser)
@@ -148,6 +161,7 @@ def _test(parser: Parser) -> None:
 def _time(parser: Parser) -> None:
     _model(parser, weights=False)
     _device(parser, "auto")
+    _numerics(parser)
     _state(parser)
     _shapes(parser)
     _log(parser)
@@ -174,6 +188,8 @@ def _plan(parser: Parser) -> None:
     _state(parser)
     _shapes(parser)
     parser.add_argument("--device", default="null", metavar="D", help="the device it is planned for (default: null)")
+    _numerics(parser)
+    parser.add_argument("--recompute", action="store_true", help="as netrun train --recompute would run it")
     _json(parser)
 
 
@@ -238,6 +254,7 @@ def _features(parser: Parser) -> None:
     )  # fmt: skip
     parser.add_argument("--backend", choices=("lmdb", "leveldb"), help="a database of float records, as Caffe's")
     _device(parser, "auto")
+    _numerics(parser)
     _state(parser, phase=None)
     _log(parser)
 

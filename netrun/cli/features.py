@@ -21,6 +21,7 @@ from ..runner import Runner
 from ..session import Memory
 from ..types import Tensor
 from ..varying import open_session
+from . import numerics
 from .device import choose_device
 from .logs import open_log
 from .progress import Bar, is_terminal
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("netrun features: no weights are given", None, ["--weights net_iter_1000.caffemodel"])
     log = open_log(args.log)
     message, source = read_net(file)
+    numerics.apply(message, args)
     device = choose_device(args.device, args.gpu, log, "test")
     graph = build(message, source, State(schema.TEST, args.level or 0, tuple(stages(args.stage))))
     names = _wanted(graph, args.blobs)
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     def compiled(graph: Graph) -> tuple[Recording, Program]:
         made = record(graph)
         keeps = frozenset(made.blob(name) for name in names)
-        return made, Program(tuple(made.forward), made.feeds, keeps, made.initial)
+        return made, Program(tuple(made.forward), made.feeds, keeps, made.initial, numerics=graph.numerics)
 
     recording, program = compiled(graph)
     tensors = {name: recording.blob(name) for name in names}

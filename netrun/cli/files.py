@@ -14,6 +14,7 @@ from ..errors import ConfigError, UsageError, nearest
 from ..layers.base import Layer
 from ..solver_nets import check_counts, net_to_train
 from ..types import Shape
+from . import numerics
 from .train import stages
 
 _LAYER = re.compile(r"^\s*layers?\s*\{", re.MULTILINE)
@@ -65,6 +66,8 @@ def open_graph(args: argparse.Namespace) -> tuple[Graph, schema.SolverParameter 
         ConfigError, UsageError: file, net or a shape given is wrong.
     """
     message, source = read_any(args.file, args.lenient)
+    if hasattr(args, "precision"):  # not every command that looks at a net runs it
+        numerics.apply(message, args)
     if isinstance(message, schema.SolverParameter):
         check_counts(message, source)
         net = net_to_train(message, source, source.folder)

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..params import LoadOptions, initialise, load
 from ..runner import Averages, Runner, open_forward
 from ..session import Memory
-from . import results
+from . import numerics, results
 from .device import choose_device
 from .loading import loading
 from .logs import open_log, start_bar, tell
@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("netrun test: no weights are given", None, ["--weights net_iter_1000.caffemodel"])
     log = open_log(args.log)
     message, source = read_net(file, args.lenient)
+    numerics.apply(message, args)
     tell(log, source.notices)
     device = choose_device(args.device, args.gpu, log, "test")
     state = State(schema.TEST, args.level or 0, tuple(stages(args.stage)))

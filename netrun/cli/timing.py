@@ -19,7 +19,7 @@ from ..runner import Runner, kept
 from ..session import Memory
 from ..types import Tensor
 from ..varying import open_session
-from . import results
+from . import numerics, results
 from .device import choose_device
 from .files import build_with, state_of
 from .logs import open_log, tell
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Time a net; returns the exit code."""
     log = open_log(args.log)
     message, source = read_net(model_file(args))
+    numerics.apply(message, args)
     tell(log, source.notices)
     state = state_of(args)
     device = choose_device(args.device, args.gpu, log, "time")
@@ -143,7 +144,8 @@ def forward_backward(recording: Recording) -> Program:
             seeds.append((recording.tensors[value], Tensor(f"{name}' given", value.spec, "control")))
     found = backward(recording.recorder, recording.forward, roots, losses=recording.losses, seeds=seeds)
     gradients = {found[t] for t in roots if t in found}
-    return Program(tuple(recording.recorder.calls), recording.feeds, kept(recording) | gradients, recording.initial)
+    calls, numerics = tuple(recording.recorder.calls), recording.graph.numerics
+    return Program(calls, recording.feeds, kept(recording) | gradients, recording.initial, numerics=numerics)
 
 
 def _ms(seconds: float, count: int) -> str:

@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..log import Log
 from ..runner import Output
 from ..solver import Solver
-from . import dry_run, results
+from . import dry_run, numerics, results
 from .device import choose_device
 from .loading import loading
 from .logs import ShortLog, open_log, start_bar, tell
@@ -101,6 +101,7 @@ def _solver(args: argparse.Namespace) -> tuple[schema.SolverParameter, Source]:
         raise UsageError("netrun train: no solver is given", None, ["netrun train --solver solver.prototxt"])
     message, source = read_solver(file, args.lenient)
     override(message, source, args.set)
+    numerics.apply(message, args)
     if args.level is not None:
         message.train_state.level = args.level
     message.train_state.stage.extend(stages(args.stage))

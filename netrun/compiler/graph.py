@@ -13,7 +13,7 @@ from ..config import schema
 from ..config.source import Source
 from ..errors import ConfigError, NetrunError, Problem, Where, nearest
 from ..layers.base import Context, Declared, Layer, layer_type
-from ..types import Shape, Spec
+from ..types import STRICT, Numerics, Shape, Spec
 from .rules import State, is_included
 from .sharing import Parameter, share
 
@@ -73,6 +73,8 @@ class Graph:
     outputs: list[tuple[str, Value]]
     """What nobody reads, by display name, in alphabetical order."""
     force_backward: bool = False
+    numerics: Numerics = STRICT
+    """What the net asks to be computed in."""
     rebuild: Callable[[Mapping[int, Sequence[Shape]]], Graph] | None = None
     """The same graph for other shapes of the tops of varying layers, given by position."""
 
@@ -164,7 +166,9 @@ class _Builder:
             raise ConfigError.of(self.problems) from self.cause
         phase = self.state.phase
         force = self.net.force_backward
-        return Graph(self.net.name, phase, self.nodes, self.current, parameters, self.outputs(), force, self.again)
+        numerics = Numerics(schema.Precision.Name(self.net.precision), self.net.deterministic)
+        outputs = self.outputs()
+        return Graph(self.net.name, phase, self.nodes, self.current, parameters, outputs, force, numerics, self.again)
 
     def add(self, position: int, message: schema.LayerParameter) -> None:
         cls = layer_type(message.type, self.where(position, "type"), message.name)

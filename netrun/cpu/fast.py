@@ -71,7 +71,12 @@ class Fast(Reference):
         return f"NumPy {np.__version__} (no oneDNN: {dnnl.reason()})" if dnnl.reason() else f"NumPy {np.__version__}"
 
     def prepare(self, program: Program) -> Program:
-        """With oneDNN: calls fused and layouts chosen."""
+        """With oneDNN: calls fused and layouts chosen.
+
+        Raises:
+            DeviceError: a precision that this device does not have.
+        """
+        self.accept(program)
         return program if self.recipes is None else prepare(program, self.recipes)
 
     def nbytes(self, spec: Spec) -> int:

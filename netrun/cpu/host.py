@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..device import Step
-from ..errors import DataError, OutOfMemoryError
+from ..errors import DataError, DeviceError, OutOfMemoryError
 from ..program import Call, Program
 from ..types import Spec, resolve_shape
 
@@ -39,9 +39,29 @@ class Host:
 
     name = "host"
 
+    precisions: ClassVar[frozenset[str]] = frozenset({"FP32", "TF32"})
+    """What programs may ask for. TF32 is a permission to round, so computing in float32 keeps to it."""
+
     def prepare(self, program: Program) -> Program:
-        """The program as it is: nothing to fuse, no layout but the plain one."""
+        """The program as it is: nothing to fuse, no layout but the plain one.
+
+        Raises:
+            DeviceError: a precision that is not among ``precisions``.
+        """
+        self.accept(program)
         return program
+
+    def accept(self, program: Program) -> None:
+        """Refuse a program whose precision this device does not have.
+
+        Raises:
+            DeviceError: see above.
+        """
+        wanted = program.numerics.precision
+        if wanted not in self.precisions:
+            known = " and ".join(p for p in ("FP32", "TF32", "BF16", "FP16") if p in self.precisions)
+            notes = ["--precision FP32 goes before what net and solver say", "--device cuda:0 computes in all of them"]
+            raise DeviceError(f"device {self.name}: precision {wanted} needs a GPU (here: {known})", None, notes)
 
     def workspace(self, call: Call) -> int:
         """No scratch."""

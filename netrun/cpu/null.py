@@ -20,6 +20,7 @@ class Null(Host):
     """Every array is one zero seen under a shape: reading gives zeros, writing only checks the count."""
 
     name = "null"
+    precisions = frozenset({"FP32", "TF32", "BF16", "FP16"})
 
     def allocate(self, nbytes: int) -> Array:
         """No memory, whatever the size."""

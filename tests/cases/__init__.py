@@ -99,8 +99,13 @@ def poisoned(spec: Spec) -> Array:
     return np.full(spec.shape, POISON[np.dtype(spec.dtype).kind], spec.dtype)
 
 
-def run_case(device: Device, case: KernelCase, dtype: str, seed: int = 1) -> dict[str, list[Array]]:
+def run_case(
+    device: Device, case: KernelCase, dtype: str, seed: int = 1, more: Attributes | None = None
+) -> dict[str, list[Array]]:
     """Run the row on the device and give back every argument as it is afterwards, by name (outputs start poisoned).
+
+    Args:
+        more: attributes that only this device knows.
 
     Raises:
         AssertionError: an argument that is only read has changed.
@@ -118,7 +123,7 @@ def run_case(device: Device, case: KernelCase, dtype: str, seed: int = 1) -> dic
         tensors.append(None if argument is None else named[0] if single else named)
         arrays.append(None if argument is None else homes[0] if single else tuple(homes))
         before.append(values)
-    call = Call(case.signature, tuple(tensors), dict(attrs), "case")
+    call = Call(case.signature, tuple(tensors), {**attrs, **(more or {})}, "case")
     scratch = device.allocate(device.workspace(call))
     step = device.capture([device.bind(call, arrays, scratch)])
     step()

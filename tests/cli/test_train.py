@@ -243,3 +243,37 @@ def test_diverging_ends_with_4(run: Any) -> None:
     assert found.code == 4
     assert "the loss is" in found.err
     assert "Traceback" not in found.err
+
+
+def test_a_precision_the_cpu_lacks_is_refused(run: Any) -> None:
+    found = run("train", "solver.prototxt", "--precision", "fp16")
+    assert found.code == 2
+    assert "device cpu: precision FP16 needs a GPU (here: FP32" in found.err
+    assert "--precision FP32 goes before what net and solver say" in found.err
+
+
+@pytest.mark.parametrize("command", ["train", "time", "plan"])
+def test_tf32_is_a_permission(run: Any, command: str) -> None:
+    more = ["--iterations", "1"] if command == "time" else []
+    file = "net.prototxt" if command == "time" else "solver.prototxt"
+    assert run(command, file, "--precision", "TF32", *more).code == 0
+
+
+def test_the_solver_decides_the_precision_of_its_nets(run: Any, folder: Path) -> None:
+    net = (folder / "net.prototxt").read_text()
+    (folder / "net.prototxt").write_text(net + "precision: FP16\n")
+    assert run("train", "solver.prototxt").code == 2
+    assert run("train", "solver.prototxt", "--set", "precision=FP32").code == 0
+
+
+def test_a_misspelled_precision(run: Any, folder: Path) -> None:
+    (folder / "net.prototxt").write_text((folder / "net.prototxt").read_text() + "precision: BF61\n")
+    found = run("check", "net.prototxt")
+    assert found.code == 2
+    assert "BF16" in found.err + found.out
+
+
+def test_deterministic_says_what_it_holds_for(run: Any) -> None:
+    found = run("train", "solver.prototxt", "--deterministic", "--log", "caffe")
+    assert found.code == 0
+    assert "deterministic: every layer gives the same bits in every run" in found.err

@@ -36,7 +36,7 @@ Make = Callable[..., Cuda]
 # -------------------------------------------------------------------------------------------------------------- memory
 def test_is_a_device(device: Cuda) -> None:
     assert isinstance(device, Device)
-    assert (device.name, device.chip, device.precision.name) == ("cuda:0", "stand-in", "FP32")
+    assert (device.name, device.chip) == ("cuda:0", "stand-in")
 
 
 def test_memory_is_aligned_and_views_share_it(device: Cuda) -> None:
@@ -359,14 +359,14 @@ def test_a_relu_stays(given: Program) -> None:
 @pytest.mark.parametrize("precision", ["FP32", "BF16"])
 def test_a_fused_relu_is_applied(refuses: Any, bias: bool, precision: str, make_device: Make) -> None:
     device = make_device(cudnn=Cudnn(refuses))
-    device.precision = precision  # type: ignore[assignment]
     rng = np.random.default_rng(0)
     values = [rng.standard_normal(s).astype("float32") for s in ((2, 4, 5, 5), (6, 2, 3, 3), (6,))]
     arrays = [fakecupy.asarray(v) for v in values]
     y = fakecupy.asarray(np.full((2, 6, 3, 3), np.nan, "float32"))
     args = [arrays[0], arrays[1], arrays[2] if bias else None, y]
     tensors = tuple(None if a is None else Tensor("t", Spec(a.shape)) for a in args)
-    call = Call(OPS["conv"], tensors, {"window": Window((3, 3)), "groups": 2, "relu": True}, "conv1")
+    attrs = {"window": Window((3, 3)), "groups": 2, "relu": True, "precision": precision}
+    call = Call(OPS["conv"], tensors, attrs, "conv1")
     device.bind(call, args, device.allocate(device.workspace(call)))()
     wanted = np.empty_like(y)
     fakelibs.REFERENCE.conv(values[0], values[1], values[2] if bias else None, wanted, window=Window((3, 3)), groups=2)

@@ -127,8 +127,7 @@ def test_descriptors_are_given_back(make_device: Make) -> None:
 def test_sixteen_bits_are_near(name: str, make_device: Make) -> None:
     for case in CONVOLUTIONS:
         device = make_device()
-        device.precision = name  # type: ignore[assignment]
-        for argument, arrays in run_case(device, case, "float32").items():
+        for argument, arrays in run_case(device, case, "float32", more={"precision": name}).items():
             for got, wanted in zip(arrays, run_case(Reference(), case, "float32")[argument], strict=True):
                 np.testing.assert_allclose(
                     got, wanted, 0.02, 0.02 * float(np.abs(wanted).max(initial=1)), err_msg=str(case)

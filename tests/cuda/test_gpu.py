@@ -12,6 +12,7 @@ from cases.kernels import KERNELS
 
 from layers_cuda.conv import Case
 from layers_cuda.plans import CAP
+from netrun.config.upgrade import read_solver
 from netrun.cpu.reference import Reference
 from netrun.device import open_device
 from netrun.errors import DataError, OutOfMemoryError
@@ -41,7 +42,6 @@ def gpu(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("op", sorted({case.op for case in KERNELS}))
 def test_equals_the_reference(op: str, dtype: str, gpu: Any) -> None:
     """Every row of a kernel, in strict float32 and in float64."""
-    gpu.precision = "FP32"
     for case in rows(op):
         compare(case, dtype, run_case(gpu, case, dtype), run_case(Reference(), case, dtype))
 
@@ -51,11 +51,8 @@ def test_equals_the_reference(op: str, dtype: str, gpu: Any) -> None:
 def test_products_in_lower_precision(op: str, precision: str, tolerance: float, gpu: Any) -> None:
     """Within a few roundings of the operands' type, in units of the largest result."""
     for case in rows(op):
-        gpu.precision = precision
-        try:
-            found, wanted = run_case(gpu, case, "float32"), run_case(Reference(), case, "float32")
-        finally:
-            gpu.precision = "FP32"
+        found = run_case(gpu, case, "float32", more={"precision": precision})
+        wanted = run_case(Reference(), case, "float32")
         for name, arrays in wanted.items():
             for got, exact in zip(found[name], arrays, strict=True):
                 scale = float(np.abs(exact).max(initial=1))
@@ -80,17 +77,15 @@ def test_training_is_captured_and_learns(gpu: Any, monkeypatch: pytest.MonkeyPat
 
 def test_same_seed_same_bits(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(DIGITS)
-    gpu.deterministic = True
-    try:
-        found = []
-        for _ in range(2):
-            with Solver("solver.prototxt", device=gpu) as solver:
-                solver.step(5)
-                tensors = solver.training.recording.parameters.values()
-                found.append([solver.memory.read(t).tobytes() for t in tensors])
-        assert found[0] == found[1]
-    finally:
-        gpu.deterministic = False
+    message, source = read_solver("solver.prototxt")
+    message.deterministic = True
+    found = []
+    for _ in range(2):
+        with Solver(message, device=gpu, source=source) as solver:
+            solver.step(5)
+            tensors = solver.training.recording.parameters.values()
+            found.append([solver.memory.read(t).tobytes() for t in tensors])
+    assert found[0] == found[1]
 
 
 def test_the_host_runs_ahead_of_a_batch(gpu: Any) -> None:
@@ -136,7 +131,7 @@ def test_every_offered_plan_is_right(gpu: Any) -> None:
     values = [rng.standard_normal(s).astype("float32") for s in (x, w, y)]
     reference = Reference()
     for kind, written in (("fprop", 2), ("dgrad", 0), ("wgrad", 1)):
-        problem = Case(kind, x, w, y, "float32", window, 2).problem(gpu)
+        problem = Case(kind, x, w, y, "float32", window, 2).problem()
         assert problem is not None
         wanted = np.empty_like(values[written])
         given = [v for i, v in enumerate(values) if i != written]

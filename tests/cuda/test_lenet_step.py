@@ -93,11 +93,8 @@ def test_gradients_that_add_up(make_device: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["TF32", "BF16", "FP16"])
 def test_lower_precision_is_near(precision: str, make_device: Make, tmp_path: Path) -> None:
-    device = make_device()
-    device.precision = precision  # type: ignore[assignment]
-    file = lenet(tmp_path, 4)
-    losses, _ = train(file, device, 3, 4)
-    wanted, _ = train(file, "cpu", 3, 4)
+    losses, _ = train(lenet(tmp_path, 4, f"precision: {precision}"), make_device(), 3, 4)
+    wanted, _ = train(lenet(tmp_path, 4), "cpu", 3, 4)
     np.testing.assert_allclose(losses, wanted, 0.02)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,7 +70,7 @@ def variants(call: Any) -> Iterator[Problem]:
     """The problem of a call in every precision, and with nothing left to chance."""
     case = Case.of(call)
     for precision in PRECISIONS.values():
-        problem = case.problem(SimpleNamespace(precision=precision, deterministic=False))  # type: ignore[arg-type]
+        problem = replace(case, precision=precision).problem()
         assert problem is not None
         yield problem
         if precision.name == "FP32":

@@ -70,8 +70,8 @@ class Row:
     notes: list[str] = field(default_factory=list)
 
 
-def recorded(name: str, batch: int) -> Recording:
-    """The net with an input of that many images in the place of its data layers."""
+def recorded(name: str, batch: int, precision: str = "FP32") -> Recording:
+    """The net in that precision, with an input of that many images in the place of its data layers."""
     file, _ = NETS[name]
     message, _ = read_net(str(CONFIGS / file))
     trains = any(rule.phase == schema.TRAIN for layer in message.layer for rule in layer.include)
@@ -88,6 +88,7 @@ def recorded(name: str, batch: int) -> Recording:
         given.input_param.shape.add(dim=[batch])
     net = schema.NetParameter()
     net.CopyFrom(message)
+    net.precision = precision  # a name, which becomes its number
     del net.layer[:]
     net.layer.extend([given, *kept])
     state = State.of(schema.NetState(phase="TRAIN" if trains else "TEST"))
@@ -265,11 +266,9 @@ def main() -> None:
                     row.notes.append("not measured: out of time")
                     continue
                 rounds = args.rounds or ROUNDS.get(name, 20)
-                recording = recorded(name, batch)
+                recording = recorded(name, batch, precision)
 
                 def ours(row: Row = row, recording: Recording = recording, rounds: int = rounds) -> None:
-                    if hasattr(device, "precision"):
-                        device.precision = row.precision
                     time_netrun(row, session_of(recording, recording.graph, row.work, device), rounds)
 
                 guarded(row, "netrun", ours)
