@@ -40,7 +40,7 @@ class NamedParameters(Named[T]):
 
 def unknown_layer(name: str, known: Iterable[str]) -> UnknownLayerError:
     """The error for a layer that is not there."""
-    return UnknownLayerError(f'the net has no layer "{name}"{nearest(name, known)}')
+    return UnknownLayerError(f'the net has no layer "{name}"{nearest(str(name), known)}')
 
 
 __all__ = ["Named", "NamedParameters", "UnknownBlobError", "UnknownLayerError", "unknown_layer"]

@@ -11,7 +11,7 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from .recipe import Recipe
 from .session import Session
 from .snapshot import save_weights
 from .types import Shape
-from .visible import Blob, ShapeMismatchError, Visible, fitting
+from .visible import Blob, ShapeMismatchError, TypeMismatchError, Visible, fitting, not_copied, shape_of
 
 
 class Net:
@@ -104,14 +104,19 @@ class Net:
         self.report: Report | None = None
         """What loading the last weight file did."""
         self._predictor: Predictor | None = None
+        self._name: str | None = None
         if weights is not None:
             self.load(weights)
 
     # -------------------------------------------------------------------------------------------------------- looking
     @property
     def name(self) -> str:
-        """The net's name."""
-        return self.graph.name
+        """The net's name: the prototxt's, until it is given another."""
+        return self.graph.name if self._name is None else self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
 
     @property
     def phase(self) -> int:
@@ -240,8 +245,9 @@ class Net:
         return low, len(self.graph.nodes) - 1 if last is None else numbers[last]
 
     def _put(self, blob: Blob, diff: bool, values: Any) -> None:
-        if np.shape(values) != blob.shape:
-            got, wanted = (" ".join(map(str, s)) or "one number" for s in (np.shape(values), blob.shape))
+        shape = shape_of(values, repr(blob))
+        if shape != blob.shape:
+            got, wanted = (" ".join(map(str, s)) or "one number" for s in (shape, blob.shape))
             raise ShapeMismatchError(f"{blob!r}: it has the shape {wanted}, the array given has {got}")
         tensor = self._engine.tensor(blob._key, diff)
         self._engine.put(tensor, fitting(values, tensor, repr(blob)))
@@ -312,6 +318,8 @@ class Net:
         Raises:
             UsageError: the nets are on different devices. ShapeMismatchError: a layer's parameters differ in shape.
         """
+        if not isinstance(other, Net):
+            raise TypeMismatchError(f"share_with wants a net, got {type(other).__name__}")
         if self.device is not other.device and self.device.name != other.device.name:
             raise UsageError(f"nets share parameters on one device only: {self.device.name}, {other.device.name}")
         pairs = []
@@ -347,6 +355,9 @@ class Net:
     def close(self) -> None:
         """Stop the threads of data layers, finish the files that layers write."""
         self._engine.close()
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        not_copied(self)
 
     def __enter__(self) -> Net:
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from .solver_nets import SolverNet, net_to_train, nets_to_test
 from .training import Training, record_update
 from .types import Tensor
 from .updates import METHODS, correction
-from .visible import Visible
+from .visible import Visible, not_copied
 
 
 class _Pass:
@@ -85,6 +85,9 @@ class NetSolver(Solver):
 
     net: Net
     test_nets: list[Net]
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        not_copied(self)
 
     def _build(self) -> None:
         m = self.message

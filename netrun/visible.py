@@ -8,9 +8,10 @@ it, so that holding ``blob.data`` means the same on every device.
 from __future__ import annotations
 
 import math
+import operator
 import sys
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -24,8 +25,12 @@ class ShapeMismatchError(UsageError, ValueError):
     """Values do not have the shape of the blob they are put into."""
 
 
-class TypeMismatchError(UsageError, TypeError):
-    """Values that are no numbers, or a blob used as something it is not."""
+class TypeMismatchError(UsageError, TypeError, ValueError):
+    """Values that are no numbers, or something used as what it is not."""
+
+
+class NoCopyError(UsageError, TypeError, RuntimeError):
+    """A net, a solver or a blob is to be pickled or copied."""
 
 
 class _Copy:
@@ -199,8 +204,8 @@ class Blob:
         """
         given = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
         try:
-            dims = tuple(int(n) for n in given)
-        except (TypeError, ValueError):
+            dims = tuple(operator.index(n) for n in given)
+        except TypeError:
             raise TypeMismatchError(f"{self._title}: reshape wants whole numbers, got {given}") from None
         if any(n < 0 for n in dims):
             raise ShapeMismatchError(f"{self._title}: reshape to {dims}: no axis can be negative")
@@ -254,8 +259,37 @@ class Blob:
         place: tuple[int, int] = self._source.home(self._source.tensor(self._key, False)).__dlpack_device__()
         return place
 
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        not_copied(self)
+
     def __repr__(self) -> str:
         return f"<{self._title} {' '.join(map(str, self.shape)) or 'one number'}>"
+
+
+def not_copied(thing: object) -> NoReturn:
+    """Refuse to pickle or deepcopy something that is bound to a device."""
+    raise NoCopyError(
+        f"{thing!r} cannot be pickled or copied, it is bound to a device: copy the values (blob.data.copy(), net.save)"
+    )
+
+
+def _numbers(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+    """Objects and texts that stand for numbers, as numbers."""
+    if array.dtype.kind not in "OSU":  # complex numbers, dates, records
+        raise TypeError
+    return array.astype(dtype)
+
+
+def shape_of(values: Any, title: str) -> Shape:
+    """The shape that ``values`` have as an array.
+
+    Raises:
+        TypeMismatchError: rows of different lengths have none.
+    """
+    try:
+        return np.shape(values)
+    except ValueError:
+        raise TypeMismatchError(f"{title} takes numbers of one shape, got rows of different lengths") from None
 
 
 def fitting(values: Any, tensor: Tensor, title: str) -> np.ndarray[Any, Any]:
@@ -267,10 +301,10 @@ def fitting(values: Any, tensor: Tensor, title: str) -> np.ndarray[Any, Any]:
     try:
         array = np.asarray(values)
         if array.dtype.kind not in "biuf":
-            array = np.asarray(values, tensor.dtype)
+            array = _numbers(array, tensor.dtype)
     except (TypeError, ValueError):
         what = getattr(values, "dtype", type(values).__name__)
-        raise TypeMismatchError(f"{title} takes numbers, got {what}") from None
+        raise TypeMismatchError(f"{title} takes numbers of one shape, got {what}") from None
     if array.shape == tensor.shape:
         return array
     try:
@@ -280,4 +314,14 @@ def fitting(values: Any, tensor: Tensor, title: str) -> np.ndarray[Any, Any]:
         raise ShapeMismatchError(f"{title} has the shape {wanted}, the array given has {got}") from None
 
 
-__all__ = ["Blob", "ShapeMismatchError", "Source", "TypeMismatchError", "Visible", "fitting"]
+__all__ = [
+    "Blob",
+    "NoCopyError",
+    "ShapeMismatchError",
+    "Source",
+    "TypeMismatchError",
+    "Visible",
+    "fitting",
+    "not_copied",
+    "shape_of",
+]

@@ -2,12 +2,13 @@
 
     import netrun.pycaffe as caffe
 
-The same under netrun's own names, typed: :class:`netrun.Net`, :class:`netrun.Solver`, :class:`netrun.NetSpec`.
+Scripts that cannot be changed find it as ``caffe`` after ``sys.modules["caffe"] = netrun.pycaffe``. The same under
+netrun's own names, typed: :class:`netrun.Net`, :class:`netrun.Solver`, :class:`netrun.NetSpec`.
 """
 
 from __future__ import annotations
 
-from . import coord_map, draw, io, net_spec, proto
+from . import alias, coord_map, draw, io, net_spec, proto
 from ._caffe import (
     NCCL,
     AdaDeltaSolver,
@@ -41,6 +42,8 @@ from .classifier import Classifier
 from .detector import Detector
 from .net_spec import NetSpec, layers, params, to_proto
 from .proto.caffe_pb2 import TEST, TRAIN
+
+alias.install()
 
 __all__ = [
     "NCCL",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..net import Net
-from ..visible import ShapeMismatchError
+from ..visible import ShapeMismatchError, shape_of
 from .errors import ArgumentMismatchError
 
 
@@ -18,7 +18,8 @@ class Batches(Net):
 
     def _wanted(self, names: Sequence[str], more: Sequence[str] | None) -> list[str]:
         """Both, once each; unknown blobs are refused before anything runs."""
-        wanted = list(dict.fromkeys([*names, *(more or ())]))
+        extra = [more] if isinstance(more, str) else more or ()
+        wanted = list(dict.fromkeys([*names, *extra]))
         for name in wanted:
             self.blobs[name]
         return wanted
@@ -33,7 +34,7 @@ class Batches(Net):
         found: dict[str, list[Any]] = {name: [] for name in self._wanted(self.outputs, blobs)}
         for batch in self._batch(kwargs):
             for name, values in self.forward(blobs=blobs, **batch).items():
-                found[name].extend(np.array(values))
+                found[name].extend(np.atleast_1d(np.array(values)))
         return {name: np.asarray(rows[:count]) for name, rows in found.items()}
 
     def forward_backward_all(
@@ -67,7 +68,11 @@ class Batches(Net):
         if not given or not set(given) <= set(names):
             listed = ", ".join(names) or "none"
             raise ArgumentMismatchError(f"arrays are wanted for {listed}, given {', '.join(given) or 'none'}")
-        counts = {len(values) for values in given.values()}
+        sizes = {name: shape_of(values, f'blob "{name}"')[:1] for name, values in given.items()}
+        for name, size in sizes.items():
+            if not size:
+                raise ShapeMismatchError(f'"{name}": an array of samples is wanted, got one number')
+        counts: set[int] = {size[0] for size in sizes.values()}
         if len(counts) > 1:
             raise ShapeMismatchError(f"the arrays have different numbers of samples: {sorted(counts)}")
         return counts.pop()

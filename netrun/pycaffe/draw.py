@@ -11,6 +11,11 @@ from ..config.upgrade import upgrade_net
 from ..errors import UsageError
 from .proto import caffe_pb2
 
+
+class UnwritableError(UsageError, OSError):
+    """The file of a picture cannot be written."""
+
+
 LAYER_STYLE_DEFAULT = {"shape": "record", "fillcolor": _draw.FILL["layer"], "style": "filled"}
 NEURON_LAYER_STYLE = {"shape": "record", "fillcolor": _draw.FILL["neuron"], "style": "filled"}
 BLOB_STYLE = {"shape": "octagon", "fillcolor": _draw.FILL["blob"], "style": "filled"}
@@ -91,8 +96,11 @@ def draw_net_to_file(
     """As ``draw_net``, into a file whose ending says the format."""
     name = os.fspath(filename)
     made = draw_net(caffe_net, rankdir, os.path.splitext(name)[1].lstrip(".") or "png", phase, display_lrm)
-    with open(name, "wb") as stream:
-        stream.write(made)
+    try:
+        with open(name, "wb") as stream:
+            stream.write(made)
+    except OSError as error:
+        raise UnwritableError(f"{name} cannot be written: {error.strerror or error}") from None
 
 
 __all__ = [

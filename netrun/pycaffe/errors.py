@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 from collections.abc import Iterator
 from typing import Any
 
 from ..errors import NetrunError, UsageError
 from ..layers.python import Python
+from ..visible import TypeMismatchError
 
 
 class MissingFileError(UsageError, RuntimeError):
@@ -54,13 +56,36 @@ def existing(path: Any) -> str:
     """The name of a file that is there.
 
     Raises:
-        MissingFileError: it is not.
+        MissingFileError: it is not. TypeMismatchError: it is no name.
     """
-    name = os.fspath(path)
-    name = name.decode() if isinstance(name, bytes) else name
+    name = named(path)
     if not os.path.isfile(name):
         raise MissingFileError(f"Could not open file {name}")
     return name
+
+
+def whole(value: Any, what: str) -> int:
+    """``value`` as a whole number.
+
+    Raises:
+        TypeMismatchError: it is none.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeMismatchError(f"{what} is a whole number, got {value!r}") from None
+
+
+def named(path: Any) -> str:
+    """The name of a file to write.
+
+    Raises:
+        TypeMismatchError: it is no name.
+    """
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeMismatchError(f"the name of a file is wanted, got {type(path).__name__}") from None
 
 
 __all__ = [
@@ -69,5 +94,7 @@ __all__ = [
     "MissingFileError",
     "MissingImageError",
     "existing",
+    "named",
     "their_own",
+    "whole",
 ]

@@ -120,18 +120,43 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Array:
 def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Array:
     """An image H W C in another size (height, width), float32.
 
+    With 1 or 3 channels pixels are areas, and the border goes on outside; with any other number the corners stay where
+    they are, as in pycaffe.
+
     Args:
         interp_order: 0 takes the nearest pixel, anything else is bilinear.
+
+    Raises:
+        ShapeMismatchError: it is no image, or no size.
     """
-    height, width = int(new_dims[0]), int(new_dims[1])
-    planes = np.asarray(im).transpose(2, 0, 1)
+    image, wanted = np.asarray(im), np.asarray(new_dims)
+    if image.ndim != 3 or not image.size:
+        raise ShapeMismatchError(f"resize_image wants an image H W C, got an array of the shape {image.shape}")
+    if wanted.shape != (2,) or wanted.dtype.kind not in "iuf" or (wanted < 1).any():
+        raise ShapeMismatchError(f"resize_image wants a new height and width, got {new_dims}")
+    height, width = (int(n) for n in wanted)
+    if image.shape[:2] == (height, width):
+        return image.astype(np.float32)
+    planes = image.transpose(2, 0, 1)
     if interp_order == 0:
         rows = ((np.arange(height) + 0.5) * planes.shape[1] / height).astype(int)
         columns = ((np.arange(width) + 0.5) * planes.shape[2] / width).astype(int)
         found = planes[:, rows[:, np.newaxis], columns]
-    else:
+    elif len(planes) in (1, 3):
         found = resize_floats(planes, height, width)
+    else:
+        found = _zoomed(_zoomed(planes, 1, height), 2, width)
     return np.ascontiguousarray(found.transpose(1, 2, 0)).astype(np.float32)
+
+
+def _zoomed(planes: Array, axis: int, size: int) -> Array:
+    """Another length of one axis, linear between the pixels; the first and the last stay what they are."""
+    old = planes.shape[axis]
+    place = np.arange(size) * ((old - 1) / max(size - 1, 1))
+    first = np.minimum(place.astype(int), max(old - 2, 0))
+    part = (place - first).reshape((-1, 1) if axis == 1 else (1, -1))
+    zoomed: Array = planes.take(first, axis) * (1 - part) + planes.take(np.minimum(first + 1, old - 1), axis) * part
+    return zoomed
 
 
 def oversample(images: Sequence[Array], crop_dims: Sequence[int] | Array) -> Array:
@@ -143,6 +168,8 @@ def oversample(images: Sequence[Array], crop_dims: Sequence[int] | Array) -> Arr
     Returns:
         10 N, height, width, C.
     """
+    if not len(images):
+        raise ShapeMismatchError("oversample wants one image at least")
     height, width = (int(n) for n in crop_dims)
     rows, columns, channels = np.asarray(images[0]).shape
     if height > rows or width > columns:

@@ -11,6 +11,7 @@ import threading
 from ..device import Device, open_device
 from ..errors import UsageError
 from ..log import Log, StreamLog, silent
+from .errors import whole
 
 
 class _Defaults(threading.local):
@@ -42,9 +43,10 @@ def set_device(number: int) -> None:
     Raises:
         UsageError: it is no number of a device.
     """
-    if int(number) < 0:
+    wanted = whole(number, "the number of a GPU")
+    if wanted < 0:
         raise UsageError(f"set_device wants the number of a GPU, got {number}")
-    _defaults.number = int(number)
+    _defaults.number = wanted
 
 
 def default_device() -> Device:
@@ -58,7 +60,7 @@ def default_device() -> Device:
 
 def set_random_seed(seed: int) -> None:
     """Nets made from now on in this thread start from random numbers that follow from this seed, each from others."""
-    _defaults.seed, _defaults.drawn = int(seed), 0
+    _defaults.seed, _defaults.drawn = whole(seed, "a seed"), 0
 
 
 def next_seed() -> int:

@@ -13,10 +13,18 @@ from ..layers.inputs import MemoryData
 from ..layers.python import Python
 from ..names import Named, UnknownBlobError, unknown_layer
 from ..net import tops
-from ..visible import Blob, ShapeMismatchError, TypeMismatchError
+from ..visible import Blob, ShapeMismatchError, TypeMismatchError, shape_of
 from . import mode
 from .batches import Batches
-from .errors import ArgumentMismatchError, MemoryDataWantedError, MissingFileError, existing, their_own
+from .errors import (
+    ArgumentMismatchError,
+    MemoryDataWantedError,
+    MissingFileError,
+    existing,
+    named,
+    their_own,
+    whole,
+)
 from .layer import BlobVec, NetLayer
 
 Callback = Callable[[int], Any]
@@ -69,8 +77,8 @@ class Net(Batches):
             super().__init__(
                 net,
                 int(phase),
-                level=int(level),
-                stages=tuple(stages or ()),
+                level=whole(level, "level"),
+                stages=_stages(stages),
                 weights=None if weights is None else existing(weights),
                 **keywords,
             )
@@ -211,7 +219,7 @@ class Net(Batches):
             raise ArgumentMismatchError(f"{what}: given {', '.join(given)}; the net has {', '.join(names) or 'none'}")
         for name, values in given.items():
             blob = self.blobs[name]
-            shape = np.shape(values)
+            shape = shape_of(values, f'blob "{name}"')
             if shape[:1] != blob.shape[:1]:
                 got, wanted = (" ".join(map(str, s)) or "one number" for s in (shape, blob.shape))
                 what = "Diff is not batch sized" if diff else "Input is not batch sized"
@@ -266,21 +274,26 @@ class Net(Batches):
             raise unknown_layer(f"#{low if low < 0 else high}", self.layer_names)
 
     # ------------------------------------------------------------------------------------------------------ callbacks
+    def _call_back(self, when: str, callback: Callback) -> None:
+        if not callable(callback):
+            raise TypeMismatchError(f"{when} wants a function of a layer's number, got {type(callback).__name__}")
+        self._callbacks.setdefault(when, []).append(callback)
+
     def before_forward(self, callback: Callback) -> None:
         """Call ``callback(number)`` before every layer's forward."""
-        self._callbacks.setdefault("before_forward", []).append(callback)
+        self._call_back("before_forward", callback)
 
     def after_forward(self, callback: Callback) -> None:
         """Call ``callback(number)`` after every layer's forward."""
-        self._callbacks.setdefault("after_forward", []).append(callback)
+        self._call_back("after_forward", callback)
 
     def before_backward(self, callback: Callback) -> None:
         """Call ``callback(number)`` before every layer's backward."""
-        self._callbacks.setdefault("before_backward", []).append(callback)
+        self._call_back("before_backward", callback)
 
     def after_backward(self, callback: Callback) -> None:
         """Call ``callback(number)`` after every layer's backward."""
-        self._callbacks.setdefault("after_backward", []).append(callback)
+        self._call_back("after_backward", callback)
 
     # ----------------------------------------------------------------------------------------------- data and weights
     def set_input_arrays(self, data: Any, labels: Any) -> None:
@@ -311,15 +324,25 @@ class Net(Batches):
 
     def save(self, path: Any, *, hdf5: bool = False) -> None:
         """Write the weights as a .caffemodel."""
-        super().save(path, hdf5=hdf5)
+        super().save(named(path), hdf5=hdf5)
 
     def save_hdf5(self, path: Any, write_diff: bool = False) -> None:
         """Write the weights as HDF5."""
-        super().save(path, hdf5=True)
+        super().save(named(path), hdf5=True)
 
     def load_hdf5(self, path: Any) -> None:
         """Copy the weights of an HDF5 file."""
         self.load(existing(path))
+
+
+def _stages(stages: Any) -> tuple[str, ...]:
+    try:
+        given = (stages,) if isinstance(stages, str) else tuple(stages or ())
+    except TypeError:
+        given = (None,)
+    if not all(isinstance(stage, str) for stage in given):
+        raise TypeMismatchError(f"stages is a list of names, got {stages!r}")
+    return given
 
 
 def _tell(callbacks: Sequence[Callback], number: int) -> None:

@@ -11,7 +11,7 @@ from ..net_solver import NetSolver
 from ..solver_nets import SolverNet
 from ..visible import TypeMismatchError
 from . import mode
-from .errors import existing, their_own
+from .errors import existing, their_own, whole
 from .net import Net
 
 
@@ -61,10 +61,11 @@ class Solver(NetSolver):
 
     def step(self, count: int) -> None:
         """Train ``count`` iterations."""
-        if count < 0:
+        wanted = whole(count, "the number of iterations")
+        if wanted < 0:
             raise TypeMismatchError(f"step wants a number of iterations, got {count}")
         with their_own():
-            super().step(int(count))
+            super().step(wanted)
 
     def restore(self, path: Any) -> None:
         """Go on from a solver state."""
@@ -76,6 +77,9 @@ class Solver(NetSolver):
 
     def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any] | None = None) -> None:
         """Call the first at the start of every iteration, the second when its gradients are there."""
+        for given in (on_start, on_gradients_ready):
+            if given is not None and not callable(given):
+                raise TypeMismatchError(f"add_callback wants functions, got {type(given).__name__}")
         self.before_step.append(on_start)
         if on_gradients_ready is not None:
             self.after_backward.append(on_gradients_ready)

@@ -25,3 +25,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(name for name in vars(schema) if not name.startswith("_"))
+
+
+__all__ = [*__dir__(), "DESCRIPTOR"]
