@@ -308,9 +308,9 @@ class Net:
         return self.report
 
     def save(self, path: str | os.PathLike[str], *, hdf5: bool = False) -> None:
-        """Write the weights as a .caffemodel, or as HDF5, that Caffe reads."""
+        """Write the weights as a .caffemodel, or as HDF5 (also if the name ends in .h5), that Caffe reads."""
         self.memory.send()
-        save_weights(os.fspath(path), self.recording, self.memory, hdf5)
+        save_weights(os.fspath(path), self.recording, self.memory, hdf5 or os.fspath(path).endswith(".h5"))
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of the other net, the very same memory, in all layers of the same name.

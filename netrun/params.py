@@ -131,25 +131,30 @@ def assign(
     nodes = recording.graph.nodes
     _check_names(options, [n.name for n in nodes], [x.name for x in layers], file)
     given = {layer.name: layer for layer in layers}
+    namesakes: dict[str, list[LayerWeights]] = {}  # the second layer of a name takes the second of the file, and so on
+    for layer in layers:
+        namesakes.setdefault(layer.name, []).append(layer)
     taken: set[str] = set()
     values: list[Pair] = []
     problems: list[Problem] = []
     for node in nodes:
         source = options.rename.get(node.name, node.name)
-        layer = given.get(source)
+        stored = given.get(source)
+        if source == node.name and len(namesakes.get(source, ())) > 1:
+            stored = namesakes[source].pop(0)
         if options.keeps(node.name):
             taken.add(source)
             if node.parameters:
                 report.reinitialised.append(node.name)
             continue
-        if layer is None:
+        if stored is None:
             if node.parameters:
                 report.untouched.append(node.name)
             continue
         taken.add(source)
-        if not layer.blobs and (not node.parameters or any(p.owner for p in node.parameters)):
+        if not stored.blobs and all(p.owner for p in node.parameters):
             continue  # HDF5 files hold shared blobs with their owner only
-        found = _match(recording, node.name, node.parameters, layer, report)
+        found = _match(recording, node.name, node.parameters, stored, report)
         if isinstance(found, Problem):
             problems.append(found)
             continue
@@ -186,11 +191,15 @@ def _match(
     """The tensors of a layer and their values from the file, or why they do not fit."""
     called = f"layer {name}" + (f" ({layer.name} of the file)" if layer.name != name else "")
     hint = f"--reinit {name} leaves the layer as its fillers make it"
-    if len(layer.blobs) != len(parameters):
+    blobs = layer.numbered
+    absent = [p for i, p in enumerate(parameters) if i not in blobs]
+    left_out = bool(layer.numbers) and all(p.owner for p in absent)  # shared blobs stand with their owner in HDF5
+    if len(blobs) + len(absent) != len(parameters) or (absent and not left_out):
         what = f"{called} has {len(layer.blobs)} blobs in the file, {len(parameters)} in the net"
         return Problem(f"{report.file}: {what}", None, (hint,))
     pairs: list[Pair] = []
-    for i, (parameter, blob) in enumerate(zip(parameters, layer.blobs, strict=True)):
+    for i, blob in blobs.items():
+        parameter = parameters[i]
         wanted = parameter.spec.shape
         if not _fits(blob.shape, wanted, layer.legacy):
             return Problem(

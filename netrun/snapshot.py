@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .compiler.splits import written_out
 from .config import schema
 from .config.hdf5 import require
 from .config.stored import State
@@ -107,21 +108,23 @@ def save_weights(
     gradients: Mapping[Any, np.ndarray[Any, Any]] | None = None,
 ) -> None:
     """Write the weights of a recorded net, readable by Caffe, with the ``gradients`` of its tensors beside them."""
-    messages, values, slopes = [], {}, {}
-    arrays = blobs_of(recording, memory)
-    for i, node in enumerate(recording.graph.nodes):
-        message = schema.LayerParameter()
-        message.CopyFrom(node.message)
-        del message.blobs[:]
+    messages: list[schema.LayerParameter] = []
+    values: dict[int, dict[int, Any]] = {}
+    slopes: dict[int, dict[int, Any]] = {}
+    nodes = recording.graph.nodes
+    arrays = dict(zip(map(id, nodes), blobs_of(recording, memory), strict=True))
+    for at, (message, node) in enumerate(written_out(recording.graph)):
         messages.append(message)
-        own = [(p, a) for p, a in zip(node.parameters, arrays[i], strict=True) if not (hdf5 and p.owner)]
-        if own:
-            values[i] = [a for _, a in own]
-        if own and gradients:
-            found = [gradients.get(recording.parameters[p.owner or p]) for p, _ in own]
-            slopes[i] = [
-                np.zeros_like(a) if g is None else g.reshape(a.shape) for (_, a), g in zip(own, found, strict=True)
-            ]
+        if node is None or not node.parameters:
+            continue
+        own = enumerate(zip(node.parameters, arrays[id(node)], strict=True))
+        # An HDF5 file holds the values of a shared blob with its owner alone; gradients it holds with everybody.
+        values[at] = {i: a for i, (p, a) in own if not (hdf5 and p.owner)}
+        if gradients:
+            slopes[at] = {}
+            for i, (p, a) in enumerate(zip(node.parameters, arrays[id(node)], strict=True)):
+                found = gradients.get(recording.parameters[p.owner or p])
+                slopes[at][i] = np.zeros_like(a) if found is None else found.reshape(a.shape)
     write_weights(path, recording.graph.name, messages, values, slopes, as_hdf5=hdf5)
 
 

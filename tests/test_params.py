@@ -73,6 +73,49 @@ def test_the_report_names_everything(tmp_path: Path) -> None:
     ]
 
 
+PARTLY_SHARED = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+  layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" }
+    inner_product_param { num_output: 3 weight_filler { type: "xavier" } bias_filler { type: "uniform" } } }
+  layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" param { name: "w" }
+    inner_product_param { num_output: 3 bias_filler { type: "uniform" } } }"""
+
+
+def test_hdf5_leaves_a_shared_blob_with_its_owner_and_keeps_the_numbers_of_the_others(tmp_path: Path) -> None:
+    """As Caffe writes it: the group of b holds blob 1 alone, and its own bias comes back from there."""
+    h5py = pytest.importorskip("h5py")
+    message, _ = parse_net(PARTLY_SHARED)
+    with Net(message, seed=1) as first, Net(message, seed=2) as second:
+        first.save(tmp_path / "w.h5")
+        with h5py.File(tmp_path / "w.h5") as root:
+            assert {name: sorted(root["data"][name]) for name in root["data"]} == {
+                "in": [],
+                "a": ["0", "1"],
+                "b": ["1"],
+            }
+        second.load(tmp_path / "w.h5")
+        for layer, blobs in first.params.items():
+            for ours, theirs in zip(second.params[layer], blobs, strict=True):
+                np.testing.assert_array_equal(ours.data, theirs.data)
+        apart, _ = parse_net(PARTLY_SHARED.replace('name: "w"', ""))
+        with Net(apart) as net, pytest.raises(WeightsError, match="layer b has 1 blobs in the file, 2 in the net"):
+            net.load(tmp_path / "w.h5")
+
+
+@pytest.mark.parametrize(("name", "why"), [('name: "a"', 'two with parameters are called "a"'), ("", "has none")])
+def test_layers_of_one_name_get_their_weights_back_in_order(tmp_path: Path, name: str, why: str) -> None:
+    text = PARTLY_SHARED.replace('name: "w"', "").replace('name: "b"', name).replace('name: "a"', name)
+    message, _ = parse_net(text)
+    with Net(message, seed=1) as first, Net(message, seed=2) as second:
+        first.save(tmp_path / "w.caffemodel")
+        second.load(tmp_path / "w.caffemodel")
+        x = np.ones((2, 3), np.float32)
+        np.testing.assert_array_equal(first.forward(x=x)["b"], second.forward(x=x)["b"])
+        pytest.importorskip("h5py")
+        with pytest.raises(UsageError, match=why):
+            first.save(tmp_path / "w.h5")
+        assert not (tmp_path / "w.h5").exists()
+
+
 def test_rename_and_reinit(tmp_path: Path) -> None:
     file = stored(tmp_path / "w.caffemodel", a=4, old=5, fc8=1000)
     report, values = bring(net(a=4, b=5, fc8=10), file, rename=["old=b"], reinit=["fc*"])

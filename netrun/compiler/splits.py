@@ -6,6 +6,8 @@ the gradient that each reader sends back on its own: so ``netrun.net`` asks for 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ..config import schema
 from ..layers.base import Context, layer_type
 from .graph import AUTOMATIC, Graph, Node, Value, split_name
@@ -51,4 +53,53 @@ def _split(graph: Graph, node: Node, value: Value, weight: float) -> Node:
     return split
 
 
-__all__ = ["name_copies"]
+def written_out(graph: Graph) -> Iterator[tuple[schema.LayerParameter, Node | None]]:
+    """Every layer as Caffe puts it into a weight file, with what it fills in when it sets a net up.
+
+    That is: the phase, the weight of a loss, the three frozen ``param`` of a BatchNorm, and the Split layers, with the
+    names that their copies give to the bottoms. The node is None for a Split that the graph does without.
+    """
+    for node in graph.nodes:
+        message = schema.LayerParameter(phase=schema.Phase.Name(graph.phase))
+        message.MergeFrom(node.message)
+        del message.blobs[:]
+        del message.bottom[:]
+        message.bottom.extend(_read_name(value, node, i) for i, value in enumerate(node.bottoms))
+        if node.layer.loss and not message.loss_weight:
+            message.loss_weight.append(1.0)
+        if message.type == "BatchNorm":
+            for _ in range(len(node.layer.blobs) - len(message.param)):
+                message.param.add().lr_mult = 0
+        copied = []
+        for value in node.tops:
+            names, given = _copies(value, node)
+            if names:
+                split = schema.LayerParameter(phase=schema.Phase.Name(message.phase))
+                split.name, split.type = names[0].removesuffix("_0"), "Split"
+                split.bottom.append(value.blob)
+                split.top.extend(names)
+                if given:
+                    split.loss_weight.extend([given, *[0.0] * (len(names) - 1)])
+                    del message.loss_weight[:]
+                copied.append(split)
+        yield message, node
+        yield from ((split, None) for split in copied)
+
+
+def _copies(value: Value, node: Node) -> tuple[list[str], float]:
+    """Names of the copies of a blob and the loss weight that moves to the first; none if one reader is all it has."""
+    given = node.loss_weights[value.index] if node.message.loss_weight else 0.0
+    parts = len(value.readers) + bool(given)
+    if node.layer.type == "Split" or value.blob == AUTOMATIC or parts < 2:
+        return [], 0.0
+    return [split_name(value, part) for part in range(parts)], given
+
+
+def _read_name(value: Value, reader: Node, bottom: int) -> str:
+    """The name under which a bottom is read: the blob's, or that of its copy for this reader."""
+    names, given = _copies(value, value.producer)
+    at = next((i for i, (node, k) in enumerate(value.readers) if node is reader and k == bottom), 0)
+    return names[at + bool(given)] if names else value.blob
+
+
+__all__ = ["name_copies", "written_out"]

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from netrun.config import schema
 from netrun.config.stored import LayerWeights, State
 from netrun.config.wire import Array
-from netrun.errors import WeightsError, Where, missing_extra
+from netrun.errors import UsageError, WeightsError, Where, missing_extra
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OWN = "netrun"
@@ -36,27 +36,38 @@ def read_weights(file: str) -> list[LayerWeights]:
         _collect(file, root["data"], "", found)
         if "diff" in root:
             for layer in found.values():
-                for i in range(len(layer.blobs)):
+                for at, i in enumerate(layer.numbers):
                     name = f"diff/{layer.name}/{i}"
-                    layer.diffs[i] = _array(file, root, name) if name in root else None
+                    layer.diffs[at] = _array(file, root, name) if name in root else None
         return list(found.values())
 
 
 def write_weights(
     stream: BinaryIO,
     layers: Sequence[schema.LayerParameter],
-    blobs: Mapping[int, Sequence[Array]],
-    diffs: Mapping[int, Sequence[Array]],
+    blobs: Mapping[int, Mapping[int, Array]],
+    diffs: Mapping[int, Mapping[int, Array]],
 ) -> None:
     """Write an HDF5 weight file; see ``weights.write_weights``."""
     with _h5py().File(stream, "w") as root:
         data = root.create_group("data")
+        slopes = root.create_group("diff") if diffs else None
+        written: list[str] = []
         for index, layer in enumerate(layers):
-            group = data.require_group(layer.name or f"layer {index}")
-            for i, array in enumerate(blobs.get(index, ())):
+            if blobs.get(index) and layer.name in (*written, ""):
+                why = f'two with parameters are called "{layer.name}"' if layer.name else "one with parameters has none"
+                hint = "give each layer a name of its own, or write no HDF5"
+                raise UsageError(f"HDF5 files hold layers by their names, and {why}", None, [hint])
+            if not layer.name:
+                continue
+            group = data.require_group(layer.name)
+            written += [layer.name] if blobs.get(index) else []
+            for i, array in blobs.get(index, {}).items():
                 group[str(i)] = array
-            for i, array in enumerate(diffs.get(index, ())):
-                root[f"diff/{layer.name or f'layer {index}'}/{i}"] = array
+            if slopes is not None:
+                slope = slopes.require_group(layer.name)
+                for i, array in diffs.get(index, {}).items():
+                    slope[str(i)] = array
 
 
 def read_state(file: str) -> State:
@@ -103,11 +114,13 @@ def _collect(file: str, group: Any, path: str, found: dict[str, LayerWeights]) -
         arrays = [k for k in inner if not hasattr(inner[k], "keys")]
         if arrays or not len(inner):
             layer = found[name] = LayerWeights(name)
-            for i in range(len(arrays)):
-                if str(i) not in arrays:
-                    raise WeightsError(f"layer {name}: blob {i} is missing, there are {arrays}", Where(file))
+            strange = [k for k in arrays if not (k.isascii() and k.isdigit())]
+            if strange:
+                raise WeightsError(f"layer {name}: {strange[0]} is no number of a blob", Where(file))
+            for i in sorted(map(int, arrays)):
                 layer.blobs.append(_array(file, inner, str(i)))
                 layer.diffs.append(None)
+                layer.numbers.append(i)
         if len(arrays) < len(inner):
             _collect(file, {k: inner[k] for k in inner if k not in arrays}, name + "/", found)
 

@@ -21,6 +21,7 @@ class LayerWeights:
         blobs: float32 or float64 arrays in the shape of the file, read-only and possibly not aligned: copy them.
         diffs: for each blob its gradient, or None if the file holds none.
         legacy: some blob has the old shape with always four axes (num, channels, height, width).
+        numbers: which blob of the layer each one is, if some are not there: an HDF5 file leaves shared ones out.
     """
 
     name: str
@@ -28,6 +29,12 @@ class LayerWeights:
     blobs: list[Array] = field(default_factory=list)
     diffs: list[Array | None] = field(default_factory=list)
     legacy: bool = False
+    numbers: list[int] = field(default_factory=list)
+
+    @property
+    def numbered(self) -> dict[int, Array]:
+        """The blobs by their number in the layer."""
+        return dict(zip(self.numbers or range(len(self.blobs)), self.blobs, strict=True))
 
 
 @dataclass

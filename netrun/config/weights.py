@@ -31,6 +31,8 @@ __all__ = [
 
 LIMIT = 2**31 - 1
 """Bytes that a protobuf file may have: no reader of the format, Caffe's included, opens a larger one."""
+Blobs = Sequence[Array] | Mapping[int, Array]
+"""The arrays of one layer in order, or by their numbers where some are left away."""
 _LARGE = 1 << 20  # bytes from which a file is mapped, not read
 
 
@@ -72,8 +74,8 @@ def write_weights(
     path: str | os.PathLike[str],
     net_name: str,
     layers: Sequence[schema.LayerParameter],
-    blobs: Mapping[int, Sequence[Array]],
-    diffs: Mapping[int, Sequence[Array]] | None = None,
+    blobs: Mapping[int, Blobs],
+    diffs: Mapping[int, Blobs] | None = None,
     as_hdf5: bool = False,
 ) -> None:
     """Write a weight file that Caffe reads.
@@ -82,31 +84,38 @@ def write_weights(
         path: the file; it is replaced only when all bytes are safe.
         net_name: the name of the net.
         layers: the messages of all layers, without blobs.
-        blobs: the index of a layer -> its float32 or float64 arrays. In HDF5 leave away those a layer shares and
-            another owns.
+        blobs: the index of a layer -> its float32 or float64 arrays, in order or by their numbers. In HDF5 leave away
+            those a layer shares and another owns.
         diffs: the gradients in the same way, if they are wanted (``snapshot_diff``).
         as_hdf5: write HDF5 in place of a .caffemodel.
 
     Raises:
-        UsageError: the file cannot be written, would be larger than any reader opens, or h5py is not installed.
+        UsageError: the file cannot be written, would be larger than any reader opens, is HDF5 and two layers with
+            parameters have one name, or h5py is not installed.
         ValueError: a message has blobs.
         TypeError: an array is neither float32 nor float64.
     """
+    values = {index: _by_number(arrays) for index, arrays in blobs.items()}
+    slopes = {index: _by_number(arrays) for index, arrays in (diffs or {}).items()}
     if as_hdf5:
         with _writing(path) as stream:
-            hdf5.write_weights(stream, layers, blobs, diffs or {})
+            hdf5.write_weights(stream, layers, values, slopes)
         return
-    _check_size(path, [*blobs.values(), *(diffs or {}).values()])
+    _check_size(path, [list(arrays.values()) for arrays in (*values.values(), *slopes.values())])
     with _writing(path) as stream:
         stream.write(schema.NetParameter(name=net_name).SerializeToString())
         for index, layer in enumerate(layers):
             if layer.blobs:
                 raise ValueError(f"layer {layer.name}: its message has blobs already")
             pieces: list[Piece] = [layer.SerializePartialToString()]
-            gradients = (diffs or {}).get(index, ())
-            for i, array in enumerate(blobs.get(index, ())):
-                pieces += blob_pieces(_LAYER["blobs"], array, gradients[i] if i < len(gradients) else None)
+            gradients = slopes.get(index, {})
+            for i, array in values.get(index, {}).items():
+                pieces += blob_pieces(_LAYER["blobs"], array, gradients.get(i))
             stream.writelines(message_pieces(_NET["layer"], pieces))
+
+
+def _by_number(arrays: Blobs) -> Mapping[int, Array]:
+    return arrays if isinstance(arrays, Mapping) else dict(enumerate(arrays))
 
 
 def upgrade_weights(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> list[str]:

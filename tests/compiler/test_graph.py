@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases.recorded import GOLDEN
+from cases.recorded import GOLDEN, recorded
 
 from netrun.compiler.graph import build
 from netrun.compiler.rules import State
+from netrun.compiler.splits import name_copies, written_out
 from netrun.config import schema
 from netrun.config.upgrade import parse_net, parse_solver
 from netrun.errors import ConfigError, NetrunError
@@ -151,3 +152,22 @@ def test_a_loss_layer_without_a_top_counts_all_the_same() -> None:
         net.forward(x=x)
     assert nets[0].loss == nets[1].loss > 0
     assert (nets[0].outputs, nets[1].outputs) == (["l"], [])
+
+
+@pytest.mark.parametrize("path", sorted((GOLDEN / "nets_small").glob("*.npz")), ids=lambda path: path.stem)
+def test_weight_files_name_the_layers_that_caffe_writes(path: Path) -> None:
+    """With its Split layers and the names of their copies, in both nets: the one to train and the one to look into."""
+    case = recorded(path)
+    wanted = [
+        (str(name), str(kind), bottoms, tops)
+        for name, kind, bottoms, tops in zip(
+            case["layer_names"], case["layer_types"], json.loads(str(case["bottoms"])), json.loads(str(case["tops"])),
+            strict=True,
+        )
+    ]  # fmt: skip
+    message, state = parse_net(str(case["prototxt"]))[0], State(schema.Phase.Value(str(case["phase"])))
+    for graph in (build(message, None, state), name_copies(build(message, None, state))):
+        found = [m for m, _ in written_out(graph)]
+        assert [(m.name, m.type, list(m.bottom), list(m.top)) for m in found] == wanted
+        assert {m.phase for m in found} == {state.phase}
+        assert all(m.loss_weight for m in found if m.type.endswith("Loss"))
