@@ -176,7 +176,7 @@ class NetSolver(Solver):
             total += net.loss
         for callback in self.after_backward:
             callback()
-        if m.debug_info:
+        if m.debug_info and m.display and self.iteration % m.display == 0:
             debug.report(self)
         self.apply_update()
         loss = total / m.iter_size

@@ -4,7 +4,7 @@ fixed      base_lr
 step       base_lr * gamma ^ floor(iter / stepsize)
 exp        base_lr * gamma ^ iter
 inv        base_lr * (1 + gamma * iter) ^ -power
-multistep  base_lr * gamma ^ (number of stepvalues reached)
+multistep  base_lr * gamma ^ (number of stepvalues reached, one after the other, at most one an iteration)
 poly       min_lr + (base_lr - min_lr) * (1 - iter / max_iter) ^ power
 sigmoid    base_lr / (1 + exp(-gamma * (iter - stepsize)))    rises for a positive gamma
 cosine     min_lr + (base_lr - min_lr) * (1 + cos(pi * iter / max_iter)) / 2    Loshchilov, Hutter, "SGDR", 2017
@@ -183,10 +183,6 @@ def check(solver: schema.SolverParameter, source: Source | None = None) -> None:
             problems.append(Problem(what, at("lr_policy")))
     if policy in ("step", "sigmoid") and solver.HasField("stepsize") and solver.stepsize <= 0:
         problems.append(Problem(f"stepsize must be at least 1, got {solver.stepsize}", at("stepsize")))
-    if policy == "multistep" and list(solver.stepvalue) != sorted(solver.stepvalue):
-        values = " ".join(map(str, solver.stepvalue))
-        what = f"the stepvalues of lr_policy multistep must rise, got {values}"
-        problems.append(Problem(what, at("stepvalue", 0)))
     if policy in ("cosine", "one_cycle") and solver.HasField("max_iter") and solver.max_iter <= 0:
         what = f'lr_policy "{policy}" needs a max_iter of at least 1, got {solver.max_iter}'
         problems.append(Problem(what, at("max_iter")))

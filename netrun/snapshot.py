@@ -172,7 +172,7 @@ def restore(solver: Solver, path: str) -> None:
     solver.iteration = state.iter
     solver.schedule.current_step = state.current_step
     solver.schedule.best, solver.schedule.since = state.plateau_best, state.plateau_since
-    solver.losses = list(state.recent_loss)
+    solver.losses, solver.resumed = list(state.recent_loss), True
     passes = state.iter * max(solver.message.iter_size, 1)
     cursors = {(c.net, c.layer): c for c in state.cursor}
     for runner in solver.runners:

@@ -15,12 +15,13 @@ import numpy as np
 from . import debug, snapshot
 from .compiler.graph import Graph, build
 from .compiler.record import Recording, record
+from .compiler.sharing import take_over
 from .config import schema
 from .config.paths import resolve
 from .config.source import Source
 from .config.upgrade import read_solver, upgrade_solver
 from .device import Device, open_device
-from .errors import ConfigError, DivergedError
+from .errors import DivergedError
 from .log import Log, silent
 from .params import LoadOptions, initialise, load
 from .program import Program
@@ -29,7 +30,6 @@ from .schedule import Schedule
 from .session import Memory, Session, chance
 from .solver_nets import SolverNet, check_counts, net_to_train, nets_to_test
 from .training import Training, compile_training
-from .types import Spec, Tensor
 from .updates import correction, method_of
 from .varying import open_session
 
@@ -75,13 +75,14 @@ class Solver:
         self.folder = folder or (str(Path(self.file).parent) if self.file else "")
         self.device = open_device(device) if isinstance(device, str) else device
         check_counts(self.message, self.source)
-        method_of(self.message, self._where("type"))
+        method_of(self.message, self.source)
         self.schedule = Schedule(self.message, self.source)
         self.seed = self.message.random_seed if self.message.random_seed >= 0 else secrets.randbits(31)
         self.prefix = snapshot.prefix_of(self.message, self.file)
         self.iteration = 0
         self.losses: list[float] = []
-        """The last average_loss losses."""
+        """The last average_loss losses of this call of ``step``."""
+        self.resumed = False
         self.threads = threads
         self.action: Action = lambda: ""
         self.on_iteration: list[Callable[[Solver, float], None]] = []
@@ -140,8 +141,9 @@ class Solver:
     def _build_tests(self) -> None:
         for i, net in enumerate(nets_to_test(self.message, self.source, self.folder)):
             self.log(f"Creating test net (#{i}) specified by {net.what}", "solver.cpp:190")
-            recording = record(self._graph(net))
-            _check_same(self.training, recording, i)
+            graph = self._graph(net)
+            take_over(graph, self.training.recording.graph, f"test net #{i}")
+            recording = record(graph)
             initialise(recording, self.memory, self.seed)
             session = open_forward(recording, self.device, self.memory)
             self.runners.append(Runner(f"test{i}", recording, session, self.seed, self.threads))
@@ -212,6 +214,9 @@ class Solver:
             DataError: a record cannot be used.
         """
         m = self.message
+        if not self.resumed:  # as in Caffe; a state that was restored goes on where it was
+            self.losses.clear()
+        self.resumed = False
         stop = self.iteration + count
         clock, shown = time.perf_counter(), self.iteration
         while self.iteration < stop:
@@ -238,7 +243,11 @@ class Solver:
     def _iterate(self) -> float:
         """One iteration; returns its loss, the mean over iter_size passes."""
         m, train = self.message, self.runners[0]
+        steps = self.schedule.current_step
         self.rate = self.schedule.rate(self.iteration)
+        if m.lr_policy == "multistep" and self.schedule.current_step != steps:
+            status = f"MultiStep Status: Iteration {self.iteration}, step = {self.schedule.current_step}"
+            self.log(status, "sgd_solver.cpp:50")
         for session in (self._step, self._update):
             if session is not None:
                 session.write(self.training.lr, np.float32(self.rate))
@@ -250,7 +259,7 @@ class Solver:
                 self._step.write(self.training.first, np.float32(part == 0))
             self._step.run()
             total += train.loss()
-        if m.debug_info:
+        if m.debug_info and m.display and self.iteration % m.display == 0:
             debug.report(self)
         if self._update is not None:
             self._update.run()
@@ -333,15 +342,3 @@ class Solver:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _check_same(training: Training, recording: Any, index: int) -> None:
-    """Layers of the same name must have parameters of the same shape in the training and the test net."""
-    trained = {t.name: t for t in training.recording.parameters.values()}
-    for tensor in recording.parameters.values():
-        other: Tensor | None = trained.get(tensor.name)
-        if other is not None and other.shape != tensor.shape:
-            wanted: Spec = other.spec
-            raise ConfigError(
-                f"test net #{index}: {tensor.name} has the shape {tensor.spec}, in the training net it has {wanted}"
-            )

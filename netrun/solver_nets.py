@@ -32,14 +32,16 @@ def check_counts(solver: schema.SolverParameter, source: Source | None = None) -
     """Refuse a solver whose nets, tests and passes do not add up.
 
     Raises:
-        ConfigError: no training net or several, test_iter that does not fit the test nets, iter_size below 1.
+        ConfigError: no training net or several, test_iter that does not fit the test nets, iter_size or average_loss
+            below 1.
     """
 
     def where(*path: str | int) -> Where | None:
         return source.where(*path) if source else None
 
-    if solver.iter_size < 1:
-        raise ConfigError(f"iter_size must be at least 1, got {solver.iter_size}", where("iter_size"))
+    for field in ("iter_size", "average_loss"):
+        if getattr(solver, field) < 1:
+            raise ConfigError(f"{field} must be at least 1, got {getattr(solver, field)}", where(field))
     nets = [n for n in (*NAMED, *INSIDE) if solver.HasField(n)]
     if len(nets) != 1:
         got = ", ".join(nets) or "none"

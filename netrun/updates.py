@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .config import schema
-from .errors import ConfigError, Where, nearest
+from .config.source import Source
+from .errors import ConfigError, Problem, Where, nearest
 from .expression import Rule, rule
 
 
@@ -86,29 +87,38 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def method_of(solver: schema.SolverParameter, where: Where | None = None) -> Method:
-    """The method a solver asks for.
+def method_of(solver: schema.SolverParameter, source: Source | None = None) -> Method:
+    """The method a solver asks for; ``source`` knows where its fields stand.
 
     Raises:
-        ConfigError: an unknown type or regularization, a momentum where the method has none, a decay out of its range.
+        ConfigError: with everything that is wrong: an unknown type or regularization, a momentum where the method has
+            none, a decay out of its range.
     """
-    if solver.type not in METHODS:
-        known = ", ".join(METHODS)
-        raise ConfigError(
-            f'there is no solver type "{solver.type}"{nearest(solver.type, METHODS)}', where, [f"known: {known}"]
-        )
-    if solver.regularization_type not in ("L1", "L2"):
-        known = nearest(solver.regularization_type, ["L1", "L2"])
-        raise ConfigError(f'regularization_type is "L1" or "L2", got "{solver.regularization_type}"{known}', where)
-    method = METHODS[solver.type]
+
+    def at(field: str) -> Where | None:
+        return source.where(field) if source else None
+
+    kind, form = solver.type, solver.regularization_type
+    problems = []
+    if form not in ("L1", "L2"):
+        what = f'regularization_type is "L1" or "L2", got "{form}"{nearest(form, ["L1", "L2"])}'
+        problems.append(Problem(what, at("regularization_type")))
+    if kind not in METHODS:
+        what = f'there is no solver type "{kind}"{nearest(kind, METHODS)}'
+        problems.append(Problem(what, at("type"), (f"known: {', '.join(METHODS)}",)))
+        raise ConfigError.of(problems)
+    method = METHODS[kind]
     if method.no_momentum and solver.momentum != 0:
-        raise ConfigError(f"{solver.type} has no momentum, the solver says {solver.momentum:g}", where)
+        problems.append(Problem(f"{kind} has no momentum, the solver says {solver.momentum:g}", at("momentum")))
     for name in ("momentum", "momentum2", "rms_decay"):
         value = getattr(solver, name)
         if f"{{{name}}}" in method.body and not 0 <= value < 1:
-            raise ConfigError(f"{name} has to be from 0 to 1 (1 excluded), the solver says {value:g}", where)
+            what = f"{name} has to be from 0 to 1 (1 excluded), the solver says {value:g}"
+            problems.append(Problem(what, at(name)))
     if method.trust and not solver.lars_eta > 0:
-        raise ConfigError(f"lars_eta has to be above 0, the solver says {solver.lars_eta:g}", where)
+        problems.append(Problem(f"lars_eta has to be above 0, the solver says {solver.lars_eta:g}", at("lars_eta")))
+    if problems:
+        raise ConfigError.of(problems)
     return method
 
 

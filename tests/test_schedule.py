@@ -66,6 +66,20 @@ def test_a_warm_up_does_not_stop_multistep_from_counting() -> None:
     assert rates(text, 0, 1, 2, 3, 4) == pytest.approx([0, 0.025, 0.05, 0.075, 0.1])
 
 
+@pytest.mark.parametrize(
+    ("steps", "taken"),
+    [
+        ([2, 2, 4], [0, 0, 1, 2, 3, 3, 3]),  # two equal ones are an iteration apart
+        ([4, 1, 1], [0, 0, 0, 0, 1, 2, 3]),  # a smaller one waits for the larger one in front of it
+        ([0, 0, 6], [1, 2, 2, 2, 2, 2, 3]),
+    ],
+)
+def test_multistep_takes_its_steps_as_caffe_does(steps: list[int], taken: list[int]) -> None:
+    values = " ".join(f"stepvalue: {step}" for step in steps)
+    got = rates(f'lr_policy: "multistep" base_lr: 1 gamma: 0.5 {values}', *range(7))
+    assert got == [0.5**k for k in taken]
+
+
 @pytest.mark.parametrize("policy", NEEDS)
 def test_no_policy_goes_below_min_lr(policy: str) -> None:
     text = (

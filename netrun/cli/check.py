@@ -91,7 +91,7 @@ def check_file(path: str, lenient: bool = False) -> Report:
 
 
 def _check_solver(message: schema.SolverParameter, source: Source, report: Report) -> None:
-    report.attempt(lambda: method_of(message, source.where("type")))
+    report.attempt(lambda: method_of(message, source))
     report.attempt(lambda: check_schedule(message, source))
     report.attempt(lambda: LoadOptions.of(message.load))
     for i, entry in enumerate(message.weights):

@@ -12,7 +12,7 @@ from ..layers.base import Declared
 from ..types import Spec
 
 if TYPE_CHECKING:
-    from .graph import Node
+    from .graph import Graph, Node
 
 
 @dataclass(eq=False)
@@ -132,3 +132,35 @@ def _join(
     parameter.lr_mult, parameter.decay_mult = owner.lr_mult, owner.decay_mult
     parameter.owner, parameter.key = owner, owner.key
     owner.sharers.append(parameter)
+
+
+def take_over(graph: Graph, other: Graph, what: str) -> None:
+    """Give the parameters of a net the memory that those of another net have, layer by layer of the same name.
+
+    Sharing within the two nets may differ: a test net may leave out the layer that owns a blob in the training net.
+
+    Args:
+        what: names the net in messages.
+
+    Raises:
+        ConfigError: two layers of one name have parameters that differ in number or shape.
+    """
+    known: dict[str, list[Node]] = {}
+    for node in other.nodes:
+        known.setdefault(node.name, []).append(node)
+    for node in graph.nodes:
+        found = known.get(node.name)
+        if not found:
+            continue
+        theirs = found.pop(0) if len(found) > 1 else found[0]
+        where = node.layer.context.locate()
+        if len(node.parameters) != len(theirs.parameters):
+            counts = f"{len(node.parameters)} parameter blobs, in the training net it has {len(theirs.parameters)}"
+            raise ConfigError(f"{what}: layer {node.name} has {counts}", where)
+        for mine, trained in zip(node.parameters, theirs.parameters, strict=True):
+            if mine.spec.shape != trained.spec.shape:
+                named = f"{node.name}.{mine.declared.name}"
+                shapes = f"has the shape {mine.spec}, in the training net it has {trained.spec}"
+                raise ConfigError(f"{what}: {named} {shapes}", where)
+            if mine.owner is None:
+                mine.key = (trained.owner or trained).key
