@@ -27,7 +27,7 @@ from .launch import Launcher, Step
 from .merge import merged
 from .plans import Plans
 from .prepare import prepare
-from .transfer import Uploads
+from .transfer import Downloads, Uploads
 
 
 def open_device(index: int) -> Cuda:
@@ -57,6 +57,9 @@ class Cuda:
     call; NETRUN_CUDA_TUNE=1 measures the plans of every convolution and keeps the fastest.
     """
 
+    ahead = 2
+    """Iterations the host may be ahead: one is computed while the next batch travels and the one after is read."""
+
     def __init__(self, index: int, xp: Any, load: Callable[[str], Any] = lazy.library) -> None:
         self.name, self.index, self.xp, self._load = f"cuda:{index}", index, xp, load
         self.debug = os.environ.get("NETRUN_CUDA_DEBUG", "") not in ("", "0")
@@ -67,7 +70,7 @@ class Cuda:
         facts = xp.cuda.runtime.getDeviceProperties(index)
         self.chip = facts["name"].decode() if isinstance(facts["name"], bytes) else str(facts["name"])
         self.launcher = Launcher(xp, self.stream, int(facts["multiProcessorCount"]))
-        self._uploads = Uploads(xp, self.stream)
+        self._uploads, self._downloads = Uploads(xp, self.stream), Downloads(xp, self.stream)
         self.faults = Faults(self)
 
     def use(self) -> None:
@@ -133,7 +136,7 @@ class Cuda:
         except self.xp.cuda.memory.OutOfMemoryError:
             free, total = self.xp.cuda.runtime.memGetInfo()
             text = f"device {self.name}: {nbytes:,} bytes do not fit ({free:,} of {total:,} bytes are free)"
-            raise OutOfMemoryError(text) from None
+            raise OutOfMemoryError(text, free=int(free)) from None
 
     def array(self, memory: Any, offset: int, spec: Spec) -> Any:
         """The tensor of that spec at a byte offset of a block."""
@@ -161,6 +164,22 @@ class Cuda:
         self.use()
         values: np.ndarray[Any, Any] = array.get(stream=self.stream)
         self.synchronize()
+        return values
+
+    def later(self, array: Any) -> Callable[[], np.ndarray[Any, Any]]:
+        """A host copy of what the array holds after everything launched so far, waited for when it is asked for.
+
+        The function that comes back raises what ``read`` would.
+        """
+        self.use()
+        found, check = self._downloads.start(array), self.faults.later(self._downloads.start)
+
+        def values() -> np.ndarray[Any, Any]:
+            self.use()
+            copied = found()
+            check()
+            return copied
+
         return values
 
     def synchronize(self) -> None:

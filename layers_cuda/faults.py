@@ -58,6 +58,16 @@ class Faults:
         self._reports.append(report)
         return self._blocks[block][row]
 
+    def later(self, copy: Callable[[Any], Callable[[], Any]]) -> Callable[[], None]:
+        """As ``check`` does for what was launched so far, but waited for only when the function is called."""
+        found = [copy(block) for block in self._blocks]
+
+        def check() -> None:
+            if any(values()[:, 1].any() for values in found):
+                self.check()
+
+        return check
+
     def check(self) -> None:
         """Wait for what was launched and raise the first fault that was met; afterwards all slots are clean.
 

@@ -1,4 +1,4 @@
-"""Values to the device: through page-locked memory, so that the host goes on while they travel.
+"""Values to the device, and back without waiting: through page-locked memory; the host goes on while they travel.
 
 A value that is written once, or is small, goes through a ring of page-locked slots on the stream everything runs on. A
 large one that is written again and again (a batch) gets two slots of its own and two homes on the device: while one
@@ -8,6 +8,7 @@ iteration runs, the next batch already travels on a stream of its own; only a co
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ OFTEN = 4
 OWNERS = 8
 """Arrays that have slots of their own at a time."""
 
-_TO_DEVICE, _WITHIN = 1, 3
+_TO_DEVICE, _TO_HOST, _WITHIN = 1, 2, 3
 
 
 class _Slot:
@@ -59,6 +60,37 @@ class _Own:
         self.arrived = [xp.cuda.Event(disable_timing=True) for _ in range(2)]
         self.read = [xp.cuda.Event(disable_timing=True) for _ in range(2)]
         self.turn = 0
+
+
+class Downloads:
+    """Copies device values out without waiting: into page-locked memory, in the order of the stream.
+
+    Args:
+        xp: the module cupy.
+        stream: the stream everything runs on.
+    """
+
+    def __init__(self, xp: Any, stream: Any) -> None:
+        self.xp, self.stream = xp, stream
+        self._free: dict[int, list[_Slot]] = {}
+
+    def start(self, array: Any) -> Callable[[], np.ndarray[Any, Any]]:
+        """Launch the copy of a contiguous array; the function that comes back waits for it, and may be called again."""
+        slots = self._free.setdefault(array.nbytes, [])
+        slot = slots.pop() if slots else _Slot(self.xp, max(array.nbytes, 1))
+        copy, shape, dtype = self.xp.cuda.runtime.memcpyAsync, array.shape, np.dtype(array.dtype)
+        copy(slot.address, int(array.data.ptr), array.nbytes, _TO_HOST, self.stream.ptr)
+        slot.free.record(self.stream)
+        taken: list[np.ndarray[Any, Any]] = []
+
+        def values() -> np.ndarray[Any, Any]:
+            if not taken:
+                slot.free.synchronize()
+                taken.append(slot.host[: array.nbytes].view(dtype).reshape(shape).copy())
+                slots.append(slot)
+            return taken[0]
+
+        return values
 
 
 class Uploads:

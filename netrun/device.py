@@ -22,6 +22,8 @@ class Device(Protocol):
     """A place where programs run. Nothing runs before ``bind``; nothing is decided after it."""
 
     name: str
+    ahead: int
+    """Iterations that the host may be ahead of what it knows: 0 where reading a result costs no waiting."""
 
     def prepare(self, program: Program) -> Program:
         """The program as this device wants it: fused, with layouts chosen, reorders added. Plain in, plain out.
@@ -64,6 +66,11 @@ class Device(Protocol):
 
     def read(self, array: Array) -> np.ndarray[Any, Any]:
         """A host copy of the array, plain layout, finished when this returns."""
+
+    def later(self, array: Array) -> Callable[[], np.ndarray[Any, Any]]:
+        """A host copy of what the array holds when everything launched so far is done; the copy is waited for only
+        when the function that comes back is called. Launching goes on in the meantime.
+        """
 
     def synchronize(self) -> None:
         """Wait until everything launched so far is done."""

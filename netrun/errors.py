@@ -99,9 +99,15 @@ class DeviceError(NetrunError):
 
 
 class OutOfMemoryError(DeviceError):
-    """The planned bytes do not fit into the memory of the device."""
+    """The planned bytes do not fit into the memory of the device. ``free``: bytes it had left, where it knows."""
 
     exit_code = 5
+
+    def __init__(
+        self, what: str, where: Where | None = None, notes: Sequence[str] = (), *, free: int | None = None
+    ) -> None:
+        super().__init__(what, where, notes)
+        self.free = free
 
 
 class WorkerError(NetrunError):

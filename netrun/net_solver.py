@@ -15,7 +15,7 @@ import numpy as np
 
 from . import debug, snapshot
 from .config.paths import resolve
-from .errors import DivergedError, UsageError
+from .errors import UsageError
 from .expression import Apply, Rule, Var, parse, rule, text_of
 from .net import Net
 from .program import Call, Program, Recorder
@@ -164,7 +164,7 @@ class NetSolver(Solver):
         return result
 
     # -------------------------------------------------------------------------------------------------------- running
-    def _iterate(self) -> float:
+    def _iterate(self) -> Callable[[], float]:
         m, net = self.message, self.net
         for callback in self.before_step:
             callback()
@@ -179,14 +179,7 @@ class NetSolver(Solver):
         if m.debug_info and m.display and self.iteration % m.display == 0:
             debug.report(self)
         self.apply_update()
-        loss = total / m.iter_size
-        if not np.isfinite(loss):
-            raise DivergedError(
-                f"iteration {self.iteration}: the loss is {loss:g}",
-                None,
-                [f"learning rate {self.rate:g}; a smaller base_lr, clip_gradients or scaled inputs usually help"],
-            )
-        return loss
+        return lambda: total / m.iter_size
 
     def apply_update(self) -> None:
         """Change the parameters by what their ``diff`` says, at the learning rate of the current iteration."""

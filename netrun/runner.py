@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +131,13 @@ class Runner:
     def loss(self) -> float:
         """The total loss of the last run."""
         return 0.0 if self.recording.loss is None else float(self.session.read(self.recording.loss))
+
+    def later_loss(self) -> Callable[[], float]:
+        """The total loss of the last run, waited for only when the function that comes back is called."""
+        if self.recording.loss is None:
+            return lambda: 0.0
+        found = self.session.later(self.recording.loss)
+        return lambda: float(found())
 
     def cursors(self) -> Iterator[schema.DataCursor]:
         """Where every data layer stands."""

@@ -108,6 +108,11 @@ class Schedule:
             self.current_step += 1
             self.since = 0
 
+    @property
+    def watches_loss(self) -> bool:
+        """Whether the rate of an iteration depends on the loss of the one before."""
+        return self.solver.lr_policy == "plateau" and bool(self.solver.plateau_winsize)
+
     def trained(self, iteration: int, loss: float) -> None:
         """Take in the displayed loss of an iteration: with plateau_winsize the rate of the next one depends on it."""
         s = self.solver

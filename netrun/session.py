@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 from .compiler.passes import constant_calls, drop_unread, elide_copies
 from .compiler.plan import Plan, plan, size_of
 from .device import Array, Device, Step
-from .errors import DataError
+from .errors import DataError, OutOfMemoryError
 from .program import Arg, Call, Program
+from .shortage import shortage
 from .types import PERSISTENT, Spec, Tensor
 
 
@@ -108,15 +109,22 @@ class Session:
         self.shared = shared or Memory(device)
         self.own = own or Memory(device)
         elided, self._alias = elide_copies(program)
-        self.program = device.prepare(drop_unread(elided))
+        wanted = drop_unread(elided)
+        self.program = device.prepare(wanted)
         constant = constant_calls(self.program, SHARED) if frozen else []
         self._constants = {t.root for call in constant for t in call.writes()}
         self.plan: Plan = plan(replace(self.program, keeps=self.program.keeps | self._constants), device)
-        self._arena = device.allocate(max(self.plan.arena, 1))
-        self._scratch = device.allocate(max(self.plan.scratch, 1))
         self._roots: dict[Tensor, Array] = {}
         starting = [(t, value) for t, value in program.initial.items() if t.name not in self.own]
-        self.steps: list[Step] = [self._bind(call) for call in self.program.calls]
+        taken = sum(t.spec.nbytes for t in program.persistent() if t.kind in SHARED and t.name in self.shared)
+        try:
+            self._arena = device.allocate(max(self.plan.arena, 1))
+            taken += self.plan.arena
+            self._scratch = device.allocate(max(self.plan.scratch, 1))
+            taken += self.plan.scratch
+            self.steps: list[Step] = [self._bind(call) for call in self.program.calls]
+        except OutOfMemoryError as error:
+            raise shortage(error, wanted, self.program, self.plan, device, taken) from None
         for tensor, value in starting:
             self.own.write(tensor, value)
         known = {id(call) for call in constant}
@@ -201,6 +209,10 @@ class Session:
         """A host copy of a kept or persistent tensor after a run."""
         return self.device.read(self.array(tensor))
 
+    def later(self, tensor: Tensor) -> Callable[[], np.ndarray[Any, Any]]:
+        """As ``read``, but waited for only when the function that comes back is called."""
+        return self.device.later(self.array(tensor))
+
     def write(self, tensor: Tensor, value: Any) -> None:
         """Set a persistent tensor."""
         self.shared.version += tensor.root.kind in SHARED
@@ -216,13 +228,3 @@ class Session:
                 self.device.synchronize()
                 spent[i] += time.perf_counter() - start
         return [Timing(call, s / rounds) for call, s in zip(self.program.calls, spent, strict=True)]
-
-
-def largest(calls: Iterable[Call], count: int = 5) -> list[str]:
-    """The calls' origins that make the largest tensors, with their bytes, for messages about memory."""
-    sizes: dict[str, int] = {}
-    for call in calls:
-        origin = call.origin.rstrip("'*")
-        sizes[origin] = sizes.get(origin, 0) + sum(t.spec.nbytes for t in call.writes())
-    top = sorted(sizes.items(), key=lambda pair: -pair[1])[:count]
-    return [f"{name:<24} {size / 2**20:,.1f} MiB" for name, size in top]

@@ -160,6 +160,7 @@ def restore(solver: Solver, path: str) -> None:
         UsageError: the file is not there, or is no solver state.
         WeightsError: it does not belong to this net or this solver type.
     """
+    solver.forget()
     state = read_state(path)
     if state.seed is not None:
         solver.reseed(state.seed)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,15 @@ from .solver_nets import SolverNet, check_counts, net_to_train, nets_to_test
 from .training import Training, compile_training
 from .updates import correction, method_of
 from .varying import open_session
+
+
+class _Coming(NamedTuple):
+    """The loss of an iteration that may still run, and the learning rate it ran with."""
+
+    iteration: int
+    rate: float
+    loss: Callable[[], float]
+
 
 Action = Callable[[], str]
 """Asked once an iteration: "" go on, "snapshot", or "stop"."""
@@ -83,6 +93,9 @@ class Solver:
         self.losses: list[float] = []
         """The last average_loss losses of this call of ``step``."""
         self.resumed = False
+        self.loss = float("nan")
+        """Their mean, as displayed."""
+        self._coming: deque[_Coming] = deque()
         self.threads = threads
         self.action: Action = lambda: ""
         self.on_iteration: list[Callable[[Solver, float], None]] = []
@@ -176,6 +189,7 @@ class Solver:
 
     def snapshot(self) -> tuple[str, str]:
         """Write weights and state; returns their names."""
+        self.settle()
         return snapshot.write(self)
 
     # -------------------------------------------------------------------------------------------------------- running
@@ -225,23 +239,54 @@ class Solver:
                 if self.stopped:
                     break
             display = bool(m.display) and self.iteration % m.display == 0
-            loss = self._smooth(self._iterate())
-            self.schedule.trained(self.iteration, loss)
+            found = self._iterate()
+            self._coming.append(_Coming(self.iteration, self.rate, found))
+            self.settle(0 if display or self.schedule.watches_loss else self.device.ahead)
             if display:
-                self._display(loss, time.perf_counter() - clock, self.iteration - shown)
+                self._display(self.loss, time.perf_counter() - clock, self.iteration - shown)
                 clock, shown = time.perf_counter(), self.iteration
             self.iteration += 1
             for listener in self.on_iteration:
-                listener(self, loss)
+                listener(self, self.loss)
             asked = self.action()
             if (m.snapshot and self.iteration % m.snapshot == 0) or asked == "snapshot":
                 self.snapshot()
             if asked == "stop":
                 self.stopped = True
                 break
+        self.settle()
 
-    def _iterate(self) -> float:
-        """One iteration; returns its loss, the mean over iter_size passes."""
+    def settle(self, ahead: int = 0) -> None:
+        """Take in the losses of all iterations but the last ``ahead``.
+
+        A device that computes by itself (a GPU) is not waited for in every iteration: a loss is looked at when it is
+        displayed or saved, or is ``device.ahead`` iterations old.
+
+        Raises:
+            DivergedError: one is not a number any more.
+        """
+        while len(self._coming) > ahead:
+            iteration, rate, found = self._coming.popleft()
+            loss = found()
+            if not np.isfinite(loss):
+                self._coming.clear()
+                raise DivergedError(
+                    f"iteration {iteration}: the loss is {loss:g}",
+                    None,
+                    [
+                        f"learning rate {rate:g}; a smaller base_lr, clip_gradients or scaled inputs usually help",
+                        "the last snapshot is untouched",
+                    ],
+                )
+            self.loss = self._smooth(loss)
+            self.schedule.trained(iteration, self.loss)
+
+    def forget(self) -> None:
+        """Drop the losses that were not looked at: another run goes on from here."""
+        self._coming.clear()
+
+    def _iterate(self) -> Callable[[], float]:
+        """One iteration; what comes back gives its loss, the mean over iter_size passes."""
         m, train = self.message, self.runners[0]
         steps = self.schedule.current_step
         self.rate = self.schedule.rate(self.iteration)
@@ -252,28 +297,18 @@ class Solver:
             if session is not None:
                 session.write(self.training.lr, np.float32(self.rate))
                 session.write(self.training.correction, np.float32(correction(self.message, self.iteration)))
-        total = 0.0
+        parts = []
         for part in range(m.iter_size):
             train.feed()
             if self._update is not None:
                 self._step.write(self.training.first, np.float32(part == 0))
             self._step.run()
-            total += train.loss()
+            parts.append(train.later_loss())
         if m.debug_info and m.display and self.iteration % m.display == 0:
             debug.report(self)
         if self._update is not None:
             self._update.run()
-        loss = total / m.iter_size
-        if not np.isfinite(loss):
-            raise DivergedError(
-                f"iteration {self.iteration}: the loss is {loss:g}",
-                None,
-                [
-                    f"learning rate {self.rate:g}; a smaller base_lr, clip_gradients or scaled inputs usually help",
-                    "the last snapshot is untouched",
-                ],
-            )
-        return loss
+        return lambda: sum(found() for found in parts) / len(parts)
 
     def _smooth(self, loss: float) -> float:
         """The mean of the last average_loss losses, this one included."""
@@ -299,6 +334,7 @@ class Solver:
     # -------------------------------------------------------------------------------------------------------- testing
     def test_all(self) -> list[list[Output]]:
         """Run every test net over its test_iter batches; returns the mean outputs, net by net."""
+        self.settle()
         found = []
         for i in range(len(self.runners) - 1):
             if self.stopped:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from .compiler.gradients import backward
 from .compiler.graph import Graph
+from .compiler.recompute import recompute
 from .compiler.record import Recording, record
 from .compiler.sharing import Parameter
 from .config import schema
@@ -83,6 +84,8 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
         result.update = Program(calls[start:], numerics=graph.numerics)
     else:
         result.step = Program(calls, feeds, frozenset(keeps), recording.initial, numerics=graph.numerics)
+    if solver.recompute:
+        result.step = recompute(result.step)
     return result
 
 

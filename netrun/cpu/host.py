@@ -38,6 +38,7 @@ class Host:
     """Memory, transfers and capture of netrun.device.Device; ``bind`` is the subclasses'."""
 
     name = "host"
+    ahead = 0
 
     precisions: ClassVar[frozenset[str]] = frozenset({"FP32", "TF32"})
     """What programs may ask for. TF32 is a permission to round, so computing in float32 keeps to it."""
@@ -115,6 +116,11 @@ class Host:
         """A copy."""
         copied: Array = array.copy()
         return copied
+
+    def later(self, array: Any) -> Callable[[], Array]:
+        """The copy is there at once."""
+        values = self.read(array)
+        return lambda: values
 
     def synchronize(self) -> None:
         """Nothing runs later than it is called."""
