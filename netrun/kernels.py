@@ -215,6 +215,57 @@ class Kernels:
         """y = zeros; y[index[i..]] += x[i..]: adjoint of gather, but negative indices drop their rows."""
         raise NotImplementedError
 
+    # --------------------------------------------------------------------------------------------------- sequences
+    # T steps of N streams side by side. A walk goes from step 0 to T-1, with ``reverse`` from T-1 to 0; "before" is the
+    # step the walk came from. cont (T N, absent: ones) multiplies the state before at each step: 0 where a stream
+    # starts anew. The state before the walk's first step is ``first`` (and ``first_cell``), N R each; absent: zeros.
+    # No gradient passes to cont.
+    def rnn(self, x: In, w: In, cont: Maybe, first: Maybe, y: Out, *, act: str, reverse: bool) -> None:
+        """y[t] = act(x[t] + w (cont[t] y[before])), act "tanh" or "relu". x, y: T N D, w: D D."""
+        raise NotImplementedError
+
+    def rnn_grad(self, w: In, cont: Maybe, y: In, dy: In, dx: Out, dfirst: Out, *, act: str, reverse: bool) -> None:
+        """Adjoint of rnn in x and first (N D)."""
+        raise NotImplementedError
+
+    def lstm(
+        self, x: In, w: In, peep: Maybe, proj: Maybe, cont: Maybe, first: Maybe, first_cell: Maybe,
+        y: Out, cell: Out, gates: Out, *, reverse: bool,
+    ) -> None:  # fmt: skip
+        """(i, f, o, g) = x[t] + w h, h = cont[t] y[before], c0 = cont[t] cell[before];
+        i, f += peep[0] c0, peep[1] c0; cell[t] = sigmoid(f) c0 + sigmoid(i) tanh(g);
+        o += peep[2] cell[t]; m = sigmoid(o) tanh(cell[t]); y[t] = proj m, or m.
+
+        x: T N 4D, w: 4D R, peep: 3 D, proj: R D (R = D without it), y: T N R, cell: T N D. gates: T N 4D holds
+        sigmoid(i), sigmoid(f), sigmoid(o), tanh(g).
+        """
+        raise NotImplementedError
+
+    def lstm_grad(
+        self, w: In, peep: Maybe, proj: Maybe, cont: Maybe, first_cell: Maybe, cell: In, gates: In, dy: In,
+        dcell: Maybe, dx: Out, dout: Out, dfirst: Out, dfirst_cell: Out, *, reverse: bool,
+    ) -> None:  # fmt: skip
+        """Adjoint of lstm in x, first and first_cell, from the gradients of y and (absent: zeros) of cell.
+
+        dout: T N R is the whole gradient of y: dy and what the step after adds to it.
+        """
+        raise NotImplementedError
+
+    def gru(self, x: In, w: In, b: Maybe, cont: Maybe, first: Maybe, y: Out, gates: Out, *, reverse: bool) -> None:
+        """h = cont[t] y[before], (a, c, u) = w h + (0, 0, b), r = sigmoid(x[t].r + a), z = sigmoid(x[t].z + c),
+        n = tanh(x[t].n + r u), y[t] = (1 - z) n + z h: the reset gate acts after the product ("linear before reset").
+
+        x: T N 3D in the order r z n, w: 3D D, b: D, y: T N D. gates: T N 4D holds r, z, n, u.
+        """
+        raise NotImplementedError
+
+    def gru_grad(
+        self, w: In, cont: Maybe, first: Maybe, y: In, gates: In, dy: In, dx: Out, du: Out, dfirst: Out, *,
+        reverse: bool,
+    ) -> None:  # fmt: skip
+        """Adjoint of gru in x and first; du: T N 3D is the gradient of the product w h."""
+        raise NotImplementedError
+
     # ---------------------------------------------------------------------------------------------------- metrics
     def rank(self, x: In, label: In, y: Out, *, axis: int) -> None:
         """y = at each position the number of classes other than the label whose score is at least the label's.

@@ -14,7 +14,7 @@ import numpy as np
 from ..device import Step
 from ..program import Call, Program
 from ..types import PLAIN, Spec
-from . import conv, dense, dnnl, lrn, pointwise, pool, shape
+from . import conv, dense, dnnl, lrn, pointwise, pool, sequence, shape
 from .host import step_of
 from .layouts import nbytes
 from .memory import chain
@@ -60,8 +60,8 @@ class Fast(Reference):
 
     def __init__(self, numpy: bool = False) -> None:
         super().__init__()
-        library = None if numpy else dnnl.library()
-        self.recipes = Recipes(library) if library is not None else None
+        self._library = None if numpy else dnnl.library()
+        self.recipes = Recipes(self._library) if self._library is not None else None
 
     @property
     def note(self) -> str:
@@ -94,6 +94,8 @@ class Fast(Reference):
         recipe = self.recipes.of(call) if self.recipes is not None else None
         if recipe is not None:
             return recipe.scratch
+        if call.op.name in sequence.WORKSPACES:
+            return sequence.WORKSPACES[call.op.name](self._library, call)
         measure = WORKSPACES.get(call.op.name)
         return measure(call) if measure else 0
 
@@ -106,6 +108,8 @@ class Fast(Reference):
             return step_of(call, recipe.bind(arrays, scratch))
         if "then" in call.attrs or call.op is GRAD_WB:
             return self._apart(call, args, scratch)
+        if call.op.name in sequence.BODIES:
+            return step_of(call, sequence.BODIES[call.op.name](self._library, *args, scratch, **call.attrs))
         body = BODIES.get(call.op.name)
         if body is None:
             return super().bind(call, args, scratch)

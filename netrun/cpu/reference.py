@@ -21,6 +21,7 @@ from ..program import Call
 from ..types import Shape, Window
 from .evaluate import float_type, formula, run_rule
 from .host import Host, refuse, step_of, whole_numbers
+from .reference_sequence import Sequences
 from .windows import divisors, plane, taps
 
 Array = npt.NDArray[Any]
@@ -28,7 +29,7 @@ POISON = -(2**30) - 7
 """What fresh integer memory holds in eager use: no label, no index."""
 
 
-class Reference(Host, Kernels):
+class Reference(Host, Sequences):
     """The definition of every kernel. ``dtype`` is the float type of ``temp``."""
 
     name = "reference"

@@ -1,24 +1,20 @@
-"""Recurrent layers: LSTM, RNN, and the single step LSTMUnit.
+"""Recurrent layers: LSTM, GRU, RNN, and the single step LSTMUnit. What they share, and padding: sequence.py.
 
-A sequence comes as T N ..., T steps of N streams side by side. ``cont`` (T N) is 0 where a stream starts anew and 1
-where it goes on. Everything that does not depend on the state before is one product over all steps; the rest is
-recorded step by step, so that backward through time follows from the recorded calls. It ends at the first step: no
-gradient passes to the batch before.
+Everything that does not depend on the state before is one product over all steps; the rest is one kernel for each layer
+and direction of a stack.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-from ..expression import rule
+from ..config import schema
 from ..kernels import Kernels
-from ..types import Shape, Spec
-from .base import Count, Layer, stop
-
-_KEEP = {1: rule(["a"], ["x"], "x = a"), 2: rule(["a", "b"], ["x", "y"], "x = a; y = b")}
-"""The last step's values become the state, by their number."""
+from ..types import Spec
+from .base import Layer
+from .sequence import RecurrentStack
 
 _CELL = "c * sigmoid(b) * d + sigmoid(a) * tanh(e)"
 """The new cell from the gates a (input), b (forget), e (new values), from c (cont) and d, the cell before."""
@@ -34,193 +30,119 @@ def lstm_step(k: Kernels, gates: Any, cont: Any, before: Any, cell: Any, hidden:
     k.pointwise([o, cell], hidden, expr="sigmoid(a) * tanh(b)")
 
 
-class _Recurrent(Layer):
-    """What LSTM and RNN share: bottoms, shapes, the state, the walk over the steps."""
-
-    type = ""
-    param = "recurrent_param"
-    bottoms: ClassVar[Count] = (2, 5)
-    tops: ClassVar[Count] = (1, 3)
-    skips = frozenset({1})
-    carried: ClassVar[tuple[str, ...]] = ()
-    """Names of the parts of the state, in the order of the bottoms and tops that expose them."""
-    gates: ClassVar[int] = 1
-    """Rows of the weights for each value of the state."""
-    input_weight: Any
-    input_bias: Any
-    static_weight: Any
-    hidden_weight: Any
-
-    def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
-        exposed = len(self.carried) if self.p.expose_hidden else 0
-        self._check_ends(exposed)
-        shape, size = bottom[0].shape, self.p.num_output
-        if len(shape) < 2:
-            self.fail(f"wants a bottom of at least 2 axes (T N ...: steps, streams), got {len(shape)}", bottom=0)
-        if size < 1:
-            self.fail(f"num_output is {size}, and has to be at least 1", at="num_output")
-        if bottom[1].shape != shape[:2]:
-            self.fail("wants one number of its second bottom for each step and stream (T N)", bottom=[0, 1])
-        steps, streams = shape[:2]
-        self._static = 2 if len(bottom) > 2 + exposed else 0
-        if self._static and bottom[2].shape[:1] != (streams,):
-            self.fail(f"wants a third bottom of N ..., N = {streams} streams", bottom=[0, 2])
-        for given in range(len(bottom) - exposed, len(bottom)):
-            if bottom[given].shape != (1, streams, size):
-                self.fail(f"a first state has the shape 1 N D = 1 {streams} {size}", bottom=given)
-        self._inputs = math.prod(shape[2:])
-        rows = self.gates * size
-        weight, bias = self.p.weight_filler, self.p.bias_filler
-        self.learned("input_weight", (rows, self._inputs), weight)
-        self.learned("input_bias", (rows,), bias)
-        if self._static:
-            self.learned("static_weight", (rows, math.prod(bottom[2].shape[1:])), weight)
-        self.learned("hidden_weight", (rows, size), weight)
-        self.more_weights(size)
-        if not exposed:
-            for name in self.carried:
-                self.state(name, (1, streams, size))
-        top = (steps, streams, size)
-        return [self.spec(top), *[self.spec((1, streams, size))] * exposed]
-
-    def _check_ends(self, exposed: int) -> None:
-        message = self.message
-        if not 2 + exposed <= len(message.bottom) <= 3 + exposed:
-            names = "".join(f", first {name}" for name in self.carried[:exposed])
-            hint = f"they are: the sequence, cont, then if wanted one input for the whole sequence{names}"
-            self.fail(f"wants {2 + exposed} or {3 + exposed} bottoms, got {len(message.bottom)}", hint=hint)
-        if len(message.top) != 1 + exposed:
-            hint = "expose_hidden makes a top of each part of the last state, and only that"
-            self.fail(f"wants {1 + exposed} tops, got {len(message.top)}", hint=hint)
-
-    def more_weights(self, size: int) -> None:
-        """Declare what comes behind the common weights."""
-
-    def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
-        (steps, streams), size = bottom[0].shape[:2], self.p.num_output
-        parts = self._split(k, "input", self._from_inputs(k, bottom), (streams, self.gates * size))
-        conts = self._split(k, "cont", bottom[1], (streams, 1))
-        state = self._first(k, bottom, (streams, size))
-        outputs = []
-        for t in range(steps):
-            seen, product = k.temp("seen", (streams, size)), k.temp("product", parts[t].shape)
-            k.pointwise([state[0], conts[t]], seen, expr="a * b")
-            k.gemm(seen, self.hidden_weight, None, product, ta=False, tb=True)
-            gates = k.temp("gates", parts[t].shape)
-            k.pointwise([product, parts[t]], gates, expr="a + b")
-            state = self.advance(k, gates, conts[t], state)
-            outputs.append(k.view(state[0], (1, streams, size)))
-        self.finish(k, outputs, top[0])
-        if self.p.expose_hidden:
-            for part, y in zip(state, top[1:], strict=True):
-                k.copy(stop(part), y)
-        else:
-            own = [getattr(self, name) for name in self.carried]
-            last = [k.view(part, (1, streams, size)) for part in state]
-            k.update(last, own, rule=_KEEP[len(own)])
-
-    def _from_inputs(self, k: Kernels, bottom: Sequence[Any]) -> Any:
-        """T N rows: what all steps get from the sequence and from the input that does not change."""
-        steps, streams = bottom[0].shape[:2]
-        rows = self.gates * self.p.num_output
-        y = k.temp("from_input", (steps * streams, rows))
-        x = k.view(bottom[0], (steps * streams, self._inputs))
-        k.gemm(x, self.input_weight, self.input_bias, y, ta=False, tb=True)
-        y = k.view(y, (steps, streams, rows))
-        if not self._static:
-            return y
-        static, whole = k.temp("from_static", (streams, rows)), k.temp("from_inputs", (steps, streams, rows))
-        k.gemm(k.view(bottom[2], (streams, -1)), self.static_weight, None, static, ta=False, tb=True)
-        k.pointwise([y, k.view(static, (1, streams, rows))], whole, expr="a + b")
-        return whole
-
-    def _split(self, k: Kernels, name: str, x: Any, shape: Shape) -> list[Any]:
-        """x, T ..., as T tensors of that shape."""
-        steps = x.shape[0]
-        if steps == 1:
-            return [k.view(x, shape)]
-        parts = [k.temp(f"{name}_step", (1, *x.shape[1:])) for _ in range(steps)]
-        k.split(x, parts, axis=0)
-        return [k.view(part, shape) for part in parts]
-
-    def _first(self, k: Kernels, bottom: Sequence[Any], shape: Shape) -> list[Any]:
-        """The state before the first step; no gradient passes to it."""
-        count = len(self.carried)
-        if self.p.expose_hidden:
-            return [k.view(stop(x), shape) for x in bottom[len(bottom) - count :]]
-        first = [k.temp(f"first_{name}", shape) for name in self.carried]
-        for name, part in zip(self.carried, first, strict=True):  # the state itself changes before backward reads it
-            k.copy(k.view(getattr(self, name), shape), part)
-        return first
-
-    def advance(self, k: Kernels, gates: Any, cont: Any, state: list[Any]) -> list[Any]:
-        """One step: the state after it."""
-        raise NotImplementedError(f"{type(self).__name__}.advance")
-
-    def finish(self, k: Kernels, hidden: list[Any], y: Any) -> None:
-        """The top from the hidden state of every step, 1 N D each."""
-        raise NotImplementedError(f"{type(self).__name__}.finish")
-
-
-class LSTM(_Recurrent):
+class LSTM(RecurrentStack):
     """h[t] = sigmoid(o) * tanh(c[t]), c[t] = cont[t] * sigmoid(f) * c[t-1] + sigmoid(i) * tanh(g)
 
-    with (i, f, o, g) = W x[t] + b + U s + R (cont[t] * h[t-1]), four gates of D = num_output values each.
+    with (i, f, o, g) = W x[t] + b + U s + R (cont[t] * h[t-1]), four gates of D = num_output values each. peephole adds
+    P[0] * c0 to i, P[1] * c0 to f, c0 = cont[t] * c[t-1], and P[2] * c[t] to o; with projection (P values)
+    h[t] = V (sigmoid(o) * tanh(c[t])).
 
-    Bottoms: the sequence x, T N and any further axes; cont, T N, 0 where a stream starts and 1 where it goes on, to
-    which no gradient passes; if wanted s, N and any further axes, the same for all steps; with expose_hidden the first
-    h and c, 1 N D each. Tops: h, T N D; with expose_hidden the last h and c. Without it they live on into the next
-    forward. Gradients end at the first step: none passes to the first h and c, and those of the last ones are ignored.
-    Parameter blobs: W (4D I), b (4D), U (4D S) if there is s, R (4D D).
+    Bottoms: the sequence x, T N and any further axes; cont, T N, 0 where a stream starts and 1 where it goes on, or
+    lengths, N, one for each sequence, to which no gradient passes (without either every column is a whole sequence);
+    if wanted s, N and any further axes, the same for all steps; with expose_hidden the first h and c, L N D each. Tops:
+    h, T N D, 0 in the padding, or T N 2D of both directions; with expose_hidden the last h and c. L = num_layers x
+    directions, the directions of a layer side by side; 1 as in Caffe. With cont and without expose_hidden the states
+    of the forward direction live on into the next forward. Unless state_gradient is set, gradients end at the first
+    step: none passes to the first h and c, and those of the last ones are ignored.
+    Parameter blobs, of each direction of each layer: W (4D I), b (4D), U (4D S) if there is s (first layer), R (4D D),
+    P (3 D) if peephole, V (P D) if projection.
     """
 
     carried = ("hidden", "cell")
     gates = 4
+    own_fields = frozenset({"projection", "peephole"})
 
-    def advance(self, k: Kernels, gates: Any, cont: Any, state: list[Any]) -> list[Any]:
-        cell, hidden = k.temp("cell", state[1].shape), k.temp("hidden", state[1].shape)
-        lstm_step(k, gates, cont, state[1], cell, hidden)
-        return [hidden, cell]
+    @property
+    def out_size(self) -> int:
+        """Values that one direction of one layer gives out."""
+        return int(self.p.projection or self.p.num_output)
 
-    def finish(self, k: Kernels, hidden: list[Any], y: Any) -> None:
-        if len(hidden) == 1:
-            k.copy(hidden[0], y)
-        else:
-            k.concat(hidden, y, axis=0)
+    def more_weights(self, layer: int, way: int) -> None:
+        size = self.p.num_output
+        if self.p.peephole:
+            self.weights_of("peephole_weight", layer, way, (3, size))
+        if self.p.projection:
+            self.weights_of("projection_weight", layer, way, (self.p.projection, size))
+
+    def run(self, k: Kernels, x: Any, cont: Any, first: Sequence[Any], y: Any, layer: int, way: int) -> Sequence[Any]:
+        steps, streams = x.shape[:2]
+        peep = self.weight("peephole_weight", layer, way) if self.p.peephole else None
+        proj = self.weight("projection_weight", layer, way) if self.p.projection else None
+        cell, gates = k.temp("cell", (steps, streams, self.p.num_output)), k.temp("gates", x.shape)
+        w = self.weight("hidden_weight", layer, way)
+        k.lstm(x, w, peep, proj, cont, first[0], first[1], y, cell, gates, reverse=bool(way))
+        return [y, cell]
 
 
-class RNN(_Recurrent):
-    """y[t] = tanh(V h[t] + d), h[t] = tanh(W x[t] + b + U s + R (cont[t] * h[t-1]))
+class GRU(RecurrentStack):
+    """h[t] = (1 - z) * n + z * h0, n = tanh(x_n + r * (R_n h0 + d)), h0 = cont[t] * h[t-1]
 
-    Bottoms: the sequence x, T N and any further axes; cont, T N, 0 where a stream starts and 1 where it goes on, to
-    which no gradient passes; if wanted s, N and any further axes, the same for all steps; with expose_hidden the first
-    h, 1 N D, D = num_output. Tops: y, T N D; with expose_hidden the last h. Without it h lives on into the next
-    forward. Gradients end at the first step: none passes to the first h, and that of the last one is ignored.
-    Parameter blobs: W (D I), b (D), U (D S) if there is s, R (D D), V (D D), d (D).
+    with r = sigmoid(x_r + R_r h0), z = sigmoid(x_z + R_z h0), (x_r, x_z, x_n) = W x[t] + b + U s: the reset gate acts
+    behind the product with the state ("linear before reset"), as in cuDNN, oneDNN and PyTorch.
+
+    Bottoms and tops: those of LSTM, with h alone as the state. Parameter blobs, of each direction of each layer:
+    W (3D I), b (3D), U (3D S) if there is s (first layer), R (3D D), d (D).
     """
 
     carried = ("hidden",)
+    gates = 3
+
+    def more_weights(self, layer: int, way: int) -> None:
+        self.weights_of("hidden_bias", layer, way, (self.p.num_output,))
+
+    def run(self, k: Kernels, x: Any, cont: Any, first: Sequence[Any], y: Any, layer: int, way: int) -> Sequence[Any]:
+        gates = k.temp("gates", (*y.shape[:2], 4 * y.shape[2]))
+        w, b = self.weight("hidden_weight", layer, way), self.weight("hidden_bias", layer, way)
+        k.gru(x, w, b, cont, first[0], y, gates, reverse=bool(way))
+        return [y]
+
+
+class RNN(RecurrentStack):
+    """y[t] = act(V h[t] + d), h[t] = act(W x[t] + b + U s + R (cont[t] * h[t-1])), act = tanh, or relu
+
+    output_layer: false leaves V and d out: y[t] = h[t]; with several layers or directions V reads what comes out of all
+    of them. Bottoms and tops: those of LSTM, with h alone as the state; the top of a layer with V has D values in
+    either case. Parameter blobs, of each direction of each layer: W (D I), b (D), U (D S) if there is s (first layer),
+    R (D D); then V (D D, or D 2D) and d (D).
+    """
+
+    carried = ("hidden",)
+    own_fields = frozenset({"activation", "output_layer"})
     output_weight: Any
     output_bias: Any
 
-    def more_weights(self, size: int) -> None:
-        self.learned("output_weight", (size, size), self.p.weight_filler)
-        self.learned("output_bias", (size,), self.p.bias_filler)
+    @property
+    def act(self) -> str:
+        """The name in expressions and kernels."""
+        return "relu" if self.p.activation == schema.RecurrentParameter.RELU else "tanh"
 
-    def advance(self, k: Kernels, gates: Any, cont: Any, state: list[Any]) -> list[Any]:
-        hidden = k.temp("hidden", state[0].shape)
-        k.pointwise([gates], hidden, expr="tanh(a)")
-        return [hidden]
+    @property
+    def ends_the_layer(self) -> bool:  # type: ignore[override]
+        """Whether the last layer's hidden state is the top."""
+        return not self.p.output_layer
 
-    def finish(self, k: Kernels, hidden: list[Any], y: Any) -> None:
-        steps, streams, size = y.shape
-        all_steps = hidden[0]
-        if steps > 1:
-            all_steps = k.temp("hidden_steps", y.shape)
-            k.concat(hidden, all_steps, axis=0)
-        product, rows = k.temp("output_product", (steps * streams, size)), (steps * streams, size)
-        k.gemm(k.view(all_steps, rows), self.output_weight, self.output_bias, product, ta=False, tb=True)
-        k.pointwise([product], k.view(y, rows), expr="tanh(a)")
+    @property
+    def top_size(self) -> int:
+        """Values of the top, a step and stream."""
+        return int(self.p.num_output) if self.p.output_layer else super().top_size
+
+    def last_weights(self, size: int, inputs: int) -> None:
+        if self.p.output_layer:
+            self.learned("output_weight", (size, inputs), self.p.weight_filler)
+            self.learned("output_bias", (size,), self.p.bias_filler)
+
+    def run(self, k: Kernels, x: Any, cont: Any, first: Sequence[Any], y: Any, layer: int, way: int) -> Sequence[Any]:
+        k.rnn(x, self.weight("hidden_weight", layer, way), cont, first[0], y, act=self.act, reverse=bool(way))
+        return [y]
+
+    def finish(self, k: Kernels, x: Any, y: Any) -> None:
+        if not self.p.output_layer:
+            k.copy(x, y)
+            return
+        rows = math.prod(x.shape[:2])
+        product = k.temp("output_product", (rows, y.shape[2]))
+        k.gemm(k.view(x, (rows, -1)), self.output_weight, self.output_bias, product, ta=False, tb=True)
+        k.pointwise([product], k.view(y, product.shape), expr="tanh(a)" if self.act == "tanh" else "max(a, 0)")
 
 
 class LSTMUnit(Layer):
@@ -253,4 +175,4 @@ class LSTMUnit(Layer):
         )  # fmt: skip
 
 
-__all__ = ["LSTM", "RNN", "LSTMUnit", "lstm_step"]
+__all__ = ["GRU", "LSTM", "RNN", "LSTMUnit", "lstm_step"]

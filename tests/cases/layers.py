@@ -320,6 +320,34 @@ for _kind, _states in (("LSTM", 2), ("RNN", 1)):
         f"recurrent_param {{ num_output: 3 expose_hidden: true {_WEIGHTS} }}",
         x(3, 2, 4), _CONT, x(2, 5, batch=False), *_first, wants=[0, 2], tops=1 + _states,
         quiet=(1, 2)[:_states])  # fmt: skip
+_LENGTHS = x(3, values=lambda rng, dtype, *shape: np.array([4, 1, 3], dtype), batch=False)
+_ENDS = x(4, 3, values=classes(2))
+for _kind, _states in (("LSTM", 2), ("RNN", 1), ("GRU", 1)):
+    for _note, _more in (
+        ("bidirectional", "bidirectional: true"), ("a stack", "num_layers: 2"),
+        ("a bidirectional stack", "num_layers: 2 bidirectional: true"),
+    ):  # fmt: skip
+        _body = f"recurrent_param {{ num_output: 2 {_more} {_WEIGHTS} }}"
+        row(_kind, f"{_note}, whole sequences", _body, x(4, 3, 2, batch=False))
+        row(_kind, f"{_note}, lengths", _body, x(4, 3, 2, batch=False), _LENGTHS, wants=[0], single=False)
+        row(_kind, f"{_note}, cont", _body, x(4, 3, 2, batch=False), _ENDS, wants=[0], single=False)
+        _count = ("stack" in _note) + 1 << ("bidirectional" in _note)
+        _body = f"recurrent_param {{ num_output: 2 expose_hidden: true state_gradient: true {_more} {_WEIGHTS} }}"
+        row(_kind, f"{_note}, state from outside", _body, x(4, 3, 2, batch=False), _LENGTHS,
+            *[x(_count, 3, 2, batch=False)] * _states, wants=[0, *range(2, 2 + _states)], tops=1 + _states,
+            single=False)  # fmt: skip
+    _body = f"recurrent_param {{ num_output: 3 num_layers: 2 dropout_ratio: 0.4 {_WEIGHTS} }}"
+    row(_kind, "dropout in the stack", _body, x(4, 3, 2, batch=False), phase=TRAIN)
+row("GRU", "plain", f"recurrent_param {{ num_output: 3 {_WEIGHTS} }}", x(3, 2, 4), _CONT, wants=[0])
+row("GRU", "an input that stays", f"recurrent_param {{ num_output: 3 {_WEIGHTS} }}",
+    x(3, 2, 4), _CONT, x(2, 5, batch=False), wants=[0, 2])  # fmt: skip
+for _note, _more in (("peephole", "peephole: true"), ("projection", "projection: 2"),
+                     ("peephole and projection", "peephole: true projection: 2 num_layers: 2")):  # fmt: skip
+    _body = f"recurrent_param {{ num_output: 3 bidirectional: true {_more} {_WEIGHTS} }}"
+    row("LSTM", _note, _body, x(4, 3, 2, batch=False), _LENGTHS, wants=[0], single=False)
+row("RNN", "no layer behind the state", f"recurrent_param {{ num_output: 3 output_layer: false {_WEIGHTS} }}",
+    x(4, 3, 2, batch=False), _LENGTHS, wants=[0], single=False)  # fmt: skip
+row("RNN", "relu", f"recurrent_param {{ num_output: 3 activation: RELU {_WEIGHTS} }}", x(4, 3, 2, batch=False))
 row("LSTMUnit", "plain", "", x(1, 3, 2), x(1, 3, 8), x(1, 3, values=classes(2)), wants=[0, 1], tops=2)
 row("LSTMUnit", "fractions of a memory", "", x(2, 3), x(2, 12), x(2, values=fractions), wants=[0, 1], tops=2)
 

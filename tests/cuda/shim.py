@@ -27,7 +27,8 @@ from layers_cuda.source import source_of
 from netrun.program import Call
 from netrun.types import Spec, resolve_shape
 
-FAMILIES = ("pointwise", "reduce", "update", "pool", "norm", "loss", "shape", "random", "metric", "im2col")
+FAMILIES = ("pointwise", "reduce", "update", "pool", "norm", "loss", "shape", "random", "metric", "im2col",
+            "sequence")  # fmt: skip
 ELSEWHERE = {"conv", "conv_grad_x", "conv_grad_w", "host"}
 """What NVIDIA's libraries and the host do."""
 BODIES: dict[str, Callable[..., Any]] = {"gemm": plain.gemm}
@@ -112,6 +113,19 @@ def shuffled(seed: int | None) -> Iterator[None]:
             os.environ["CUDA_CPU_SHUFFLE"] = before
 
 
+class Products:
+    """In place of cuBLAS, where a family's kernels stand between products."""
+
+    def matmul(self, a: Any, b: Any, y: Any, ta: bool, tb: bool, precision: Any, add: bool = False) -> Step:
+        left, right, home = (np.asarray(m) for m in (a, b, y))
+
+        def step() -> None:
+            product = np.matmul(left.swapaxes(-1, -2) if ta else left, right.swapaxes(-1, -2) if tb else right)
+            home[...] = home + product if add else product
+
+        return step
+
+
 # --------------------------------------------------------------------------------------------------------------- device
 class Device:
     """A device that only has the own kernels, gemm's among them.
@@ -135,6 +149,7 @@ class Device:
         self.launcher: Any = Launcher(xp, self.stream, processors)
         self.launcher.function = self._function
         self.faults = Faults(self)
+        self.blas, self.precision = Products(), None
 
     def _function(self, kernel: Kernel, shared: int = 0) -> Any:
         self.kernels.append(kernel)
