@@ -12,6 +12,7 @@ from netrun.types import Spec
 
 from .geometry import indices, type_defines
 from .launch import BLOCK, Kernel, Step, sequence
+from .precision import precision_of
 
 if TYPE_CHECKING:
     from .device import Cuda
@@ -34,7 +35,7 @@ class _Steps:
         rectify = ("RECTIFY", str(int(call.attrs.get("act") == "relu")))
         count = 4 * state.size
         self._defines = (*type_defines(w.dtype.name, max(count, w.size)), rectify)
-        self._most = max(count, w.size)
+        self._most, self._precision = max(count, w.size), precision_of(call)
 
     def launch(self, name: str, values: Sequence[Any], rows: int, size: int) -> Step:
         """A kernel of src/sequence.cu; None becomes a null pointer."""
@@ -45,7 +46,7 @@ class _Steps:
 
     def product(self, a: Any, w: Any, y: Any, turned: bool, add: bool = False) -> Step:
         """y = a w, or a w' where turned, added to what y holds where add."""
-        return self.device.blas.matmul(a, w, y, False, turned, self.device.precision, add=add)
+        return self.device.blas.matmul(a, w, y, False, turned, self._precision, add=add)
 
     def row(self, t: int) -> Any:
         """cont of a step, or None."""

@@ -149,7 +149,7 @@ class Device:
         self.launcher: Any = Launcher(xp, self.stream, processors)
         self.launcher.function = self._function
         self.faults = Faults(self)
-        self.blas, self.precision = Products(), None
+        self.blas = Products()
 
     def _function(self, kernel: Kernel, shared: int = 0) -> Any:
         self.kernels.append(kernel)
