@@ -53,7 +53,8 @@ def deploy(
     """The deploy net of a net for training (in the current form), as a message.
 
     Data layers become an Input named as their first top, which keeps transform_param; labels and all that needs them
-    go, and with them branches that only lead to side losses. The scores of the main loss come out of a layer ``prob``.
+    go, and with them branches that only lead to side losses. The scores of the main loss, the one with the largest
+    weight, come out of a layer ``prob``; those of several with the same weight out of ``<name of the loss>_prob`` each.
 
     Raises:
         UsageError: nothing tells the shape of the input.
@@ -61,14 +62,17 @@ def deploy(
     state = State(schema.TEST, 0, tuple(stages))
     layers = [layer for layer in net.layer if is_included(layer, state, lambda *_: None)]
     result = schema.NetParameter(name=net.name)
-    main = _main_loss(layers)
+    main = _main_losses(layers)
     gone: set[str] = set()
+    goal: list[str] = []
+    sources: dict[str, schema.LayerParameter] = {}
     for layer in layers:
         if _is_data(layer):
             gone.update(layer.top[1:])
-            _put_input(result, layer, state, folder, shape)
-        elif layer is main:
-            _put_ending(result, layer, gone)
+            _put_input(result, layer)
+            sources[layer.top[0]] = layer
+        elif layer.name in main and _is_loss(layer):
+            goal += _put_ending(result, layer, layers, gone, len(main) > 1)
         elif _is_loss(layer) or layer.type in ("Accuracy", "Silence", "HDF5Output") or gone & set(layer.bottom):
             gone.update(set(layer.top) - set(layer.bottom))
         else:
@@ -76,13 +80,19 @@ def deploy(
             kept.CopyFrom(layer)
             for name in ("include", "exclude", "loss_weight"):
                 kept.ClearField(name)
-    _prune(result, main)
+    if main:
+        _prune(result, set(goal))
+    for layer in result.layer:
+        if layer.type == "Input" and layer.name in sources:
+            found = shape or _shape_of(sources[layer.name], state, folder)
+            layer.input_param.shape.add().dim.extend(found)
     return result
 
 
 def _is_data(layer: schema.LayerParameter) -> bool:
     cls = Layer.registry.get(layer.type)
-    return layer.type != "Input" and not layer.bottom and (cls is not None and cls.fed)
+    source = cls is not None and (cls.fed or layer.type == "Python")
+    return layer.type != "Input" and not layer.bottom and bool(layer.top) and source
 
 
 def _is_loss(layer: schema.LayerParameter) -> bool:
@@ -90,22 +100,23 @@ def _is_loss(layer: schema.LayerParameter) -> bool:
     return layer.type.endswith("Loss") or (cls is not None and cls.loss)
 
 
-def _main_loss(layers: Sequence[schema.LayerParameter]) -> schema.LayerParameter | None:
-    """The loss with the largest weight; of several such the last one."""
-    losses = [layer for layer in layers if _is_loss(layer) and layer.bottom]
-    return max(reversed(losses), key=lambda x: x.loss_weight[0] if x.loss_weight else 1.0, default=None)
+def _main_losses(layers: Sequence[schema.LayerParameter]) -> list[str]:
+    """Names of the losses with the largest weight."""
+    weights = {
+        layer.name: layer.loss_weight[0] if layer.loss_weight else 1.0
+        for layer in layers
+        if _is_loss(layer) and layer.bottom
+    }
+    return [name for name, weight in weights.items() if weight == max(weights.values())]
 
 
-def _put_input(
-    result: schema.NetParameter, layer: schema.LayerParameter, state: State, folder: str, shape: Sequence[int] | None
-) -> None:
+def _put_input(result: schema.NetParameter, layer: schema.LayerParameter) -> None:
     made = result.layer.add(name=layer.top[0], type="Input", top=layer.top[:1])
     made.transform_param.CopyFrom(layer.transform_param)
     made.transform_param.ClearField("mirror")
     if layer.type == "ImageData" and layer.image_data_param.new_height:  # predict scales images to it
         made.image_data_param.new_height = layer.image_data_param.new_height
         made.image_data_param.new_width = layer.image_data_param.new_width
-    made.input_param.shape.add().dim.extend(shape or _shape_of(layer, state, folder))
 
 
 def _shape_of(layer: schema.LayerParameter, state: State, folder: str) -> Shape:
@@ -125,25 +136,32 @@ def _shape_of(layer: schema.LayerParameter, state: State, folder: str) -> Shape:
         ) from None
 
 
-def _put_ending(result: schema.NetParameter, loss: schema.LayerParameter, gone: set[str]) -> None:
+def _put_ending(
+    result: schema.NetParameter,
+    loss: schema.LayerParameter,
+    layers: Sequence[schema.LayerParameter],
+    gone: set[str],
+    several: bool,
+) -> list[str]:
+    """Put the layer of a loss's scores; returns the name of the blob that they are in, if they are there."""
     gone.update(loss.top)
-    kind = ENDINGS.get(loss.type)
-    if kind is None or loss.bottom[0] in gone:
-        return
+    kind, scores = ENDINGS.get(loss.type), loss.bottom[0]
+    if kind is None or scores in gone:
+        return [] if scores in gone else [scores]
+    for layer in (*layers, *result.layer):
+        if layer.type == kind and layer.bottom[:1] == [scores] and layer.top[:1] != [scores]:
+            return list(layer.top[:1])  # the net has it already, or another loss of the same scores asked for it
     names = {layer.name for layer in result.layer} | {top for layer in result.layer for top in layer.top}
-    name = next(n for n in ("prob", f"{loss.name}_prob", f"{loss.name}_prob_2") if n not in names)
-    ending = result.layer.add(name=name, type=kind, bottom=loss.bottom[:1], top=[name])
+    wanted = () if several else ("prob",)
+    name = next(n for n in (*wanted, f"{loss.name}_prob", f"{loss.name}_prob_2") if n not in names)
+    ending = result.layer.add(name=name, type=kind, bottom=[scores], top=[name])
     if kind == "Softmax" and loss.HasField("softmax_param"):
         ending.softmax_param.CopyFrom(loss.softmax_param)
+    return [name]
 
 
-def _prune(result: schema.NetParameter, main: schema.LayerParameter | None) -> None:
+def _prune(result: schema.NetParameter, goal: set[str]) -> None:
     """Drop branches that only led to losses and scores that are gone."""
-    if main is None or not result.layer:
-        return
-    ending = result.layer[-1]
-    goal = {ending.top[0]} if ending.type in ENDINGS.values() and ending.bottom[:1] == main.bottom[:1] else set()
-    goal = goal or set(main.bottom[:1])
     needed, kept = set(goal), []
     for layer in reversed(result.layer):
         if needed & set(layer.top):

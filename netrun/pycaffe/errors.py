@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import NetrunError, UsageError
+from ..errors import DataError, NetrunError, UsageError
 from ..layers.python import Python
 from ..visible import TypeMismatchError
 
@@ -29,6 +29,10 @@ class ArgumentMismatchError(UsageError, ValueError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class InputArraysError(DataError, RuntimeError):
+    """The arrays for a MemoryData layer do not fit it."""
 
 
 class MemoryDataWantedError(UsageError, RuntimeError):
@@ -90,6 +94,7 @@ def named(path: Any) -> str:
 
 __all__ = [
     "ArgumentMismatchError",
+    "InputArraysError",
     "MemoryDataWantedError",
     "MissingFileError",
     "MissingImageError",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..config import schema
+from ..errors import DataError
 from ..layers.inputs import MemoryData
 from ..layers.python import Python
 from ..names import Named, UnknownBlobError, unknown_layer
@@ -18,6 +19,7 @@ from . import mode
 from .batches import Batches
 from .errors import (
     ArgumentMismatchError,
+    InputArraysError,
     MemoryDataWantedError,
     MissingFileError,
     existing,
@@ -304,8 +306,8 @@ class Net(Batches):
             labels: float32, N values.
 
         Raises:
-            TypeMismatchError: it begins with another layer, or the arrays are not float32.
-            DataError: shapes or counts do not fit.
+            MemoryDataWantedError: it begins with another layer, or the arrays are not float32.
+            InputArraysError: shapes or counts do not fit. Both are RuntimeErrors too.
         """
         layer = self._engine.sources.get(self.graph.nodes[0].name) if self.graph.nodes else None
         if not isinstance(layer, MemoryData):
@@ -314,7 +316,10 @@ class Net(Batches):
         for name, array in (("data", data), ("labels", labels)):
             if array.dtype != np.float32:
                 raise MemoryDataWantedError(f"set_input_arrays: {name} must be float32, got {array.dtype}")
-        layer.set_arrays(data, labels)
+        try:
+            layer.set_arrays(data, labels)
+        except DataError as error:
+            raise InputArraysError.of(error.problems) from None
 
     _set_input_arrays = set_input_arrays
 
