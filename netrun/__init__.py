@@ -1,6 +1,7 @@
 """netrun: neural networks written as configuration, trained from one command.
 
     netrun.Net, netrun.Solver, netrun.NetSpec      nets, solvers, and nets written as programs
+    netrun.ForwardLayer                            a layer in Python: its forward pass, on every device
     netrun.load(file, weights)                     a trained net ready to classify
 
 Importing this package touches no device and loads nothing heavy: these names load what they need when first used.
@@ -15,12 +16,14 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .deploy import load
+    from .layers.python_forward import ForwardLayer
     from .net import Blob, Net
     from .net_solver import NetSolver as Solver
     from .netspec import NetSpec
 
 _LATER = {
     "Blob": ("net", "Blob"),
+    "ForwardLayer": ("layers.python_forward", "ForwardLayer"),
     "Net": ("net", "Net"),
     "NetSpec": ("netspec", "NetSpec"),
     "Solver": ("net_solver", "NetSolver"),
@@ -40,4 +43,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
 
 
-__all__ = ["Blob", "Net", "NetSpec", "Solver", "__version__", "load"]
+__all__ = ["Blob", "ForwardLayer", "Net", "NetSpec", "Solver", "__version__", "load"]

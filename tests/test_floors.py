@@ -15,6 +15,7 @@ FLOORS = [  # from the ground up; a module belongs to the longest prefix that fi
     ["netrun.config"],
     ["netrun.types", "netrun.expression", "netrun.random", "netrun.kernels", "netrun.program", "netrun.device",
      "netrun.log"],
+    ["netrun.formula"],
     ["netrun.cpu", "layers_cuda"],
     ["netrun.data", "netrun.fillers", "netrun.updates", "netrun.schedule"],
     ["netrun.layers"],

@@ -145,8 +145,12 @@ class _Builder:
         other.measured, other.before = measured, {n.position: n.layer for n in self.nodes}
         return other.build()
 
-    def where(self, position: int, *path: str | int) -> Where | None:
-        return self.source.where("layer", position, *(p for p in path if p != "")) if self.source else None
+    def where(self, position: int, *path: str | int, into: int | None = None) -> Where | None:
+        """The place of a field of a layer; ``into``: of one character of its text."""
+        if self.source is None:
+            return None
+        whole = ("layer", position, *(p for p in path if p != ""))
+        return self.source.where(*whole) if into is None else self.source.inside(into, *whole)
 
     def build(self) -> Graph:
         for position, message in enumerate(self.net.layer):
@@ -184,7 +188,7 @@ class _Builder:
             dtype=self.dtype,
             seed=self.seed,
             folder=self.folder,
-            locate=lambda *path: self.where(position, *path),
+            locate=lambda *path, into=None: self.where(position, *path, into=into),
             producers=[self.origin(v) for v in bottoms],
             measured=self.measured.get(position),
             before=self.before.get(position),

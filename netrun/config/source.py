@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from netrun.config.lexer import STRING, tokenize, unescape
 from netrun.errors import Where
 
 Path_ = tuple[str | int, ...]
@@ -23,6 +24,16 @@ def steps(path: Sequence[str | int]) -> list[tuple[str, int]]:
         elif found:
             found[-1] = (found[-1][0], part)
     return found
+
+
+def _decoded(body: str) -> int:
+    """How many characters the inside of a quoted text stands for; an escape that is not whole yet counts for none."""
+    if "\\" not in body:
+        return len(body)
+    try:
+        return len(unescape(f'"{body}"').decode(errors="ignore"))
+    except ValueError:
+        return _decoded(body[: body.rindex("\\")])
 
 
 class Mark:
@@ -94,6 +105,27 @@ class Source:
             if mark.at >= 0:
                 known = mark.at
         return self.at(known)
+
+    def inside(self, offset: int, *path: str | int) -> Where:
+        """The position of one character of a text value, counted in the value; of its field if that is not known."""
+        mark = self.root
+        for name, index in steps(path):
+            mark = mark.child(name, index)
+        tokens = tokenize(self._text[max(mark.at, 0) : mark.at + len(self._text)]) if mark.at >= 0 else None
+        if tokens is None or STRING not in tokens.kinds[:4]:
+            return self.where(*path)
+        at = tokens.kinds.index(STRING)
+        while tokens.kinds[at] == STRING:
+            token, start = tokens.texts[at], mark.at + tokens.starts[at]
+            length = _decoded(token[1:-1])
+            if offset < length or tokens.kinds[at + 1] != STRING:
+                body = 0
+                while body < len(token) - 2 and _decoded(token[1 : 1 + body + 1]) <= offset:
+                    body += 1
+                return self.at(start + 1 + body)
+            offset -= length
+            at += 1
+        return self.where(*path)
 
     def moved(self, old: Sequence[str | int], new: Sequence[str | int]) -> None:
         """Let the field that is now called ``new`` be found where ``old`` stood; an existing ``new`` is replaced.

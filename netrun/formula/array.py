@@ -12,7 +12,7 @@ from ..types import Shape
 
 
 class FormulaError(ValueError):
-    """Something in a formula that cannot be: one line, and lines that help. ``text`` and ``at``: the place, if known."""
+    """Something in a formula that cannot be: one line, and lines that help."""
 
     def __init__(self, what: str, notes: Sequence[str] = (), at: tuple[int, int, int] | None = None) -> None:
         super().__init__(what)
@@ -29,8 +29,8 @@ class Array:
     """One operation of a formula, or one of its inputs. Arithmetic, comparison, ``@`` and slicing make new ones.
 
     Attributes:
-        op: leaf, table, number, point, reduce, matmul, view, transpose, slice, concat, gather, softmax, normalize, stop,
-            or temp (what a kernel call of a Python layer writes).
+        op: leaf, table, number, point, reduce, matmul, view, transpose, slice, concat, gather, softmax, normalize,
+            stop, or temp (what a kernel call of a Python layer writes).
         args: the operations it reads.
         attrs: what else it is made from, hashable.
         shape: length of every axis.
@@ -329,9 +329,9 @@ class Builder:
         return self.make("matmul", [a, b], (ta, tb), (*outer, m, n))
 
     # ------------------------------------------------------------------------------------------------------- shape
-    def view(self, x: Any, shape: Sequence[int]) -> Array:
+    def view(self, value: Any, shape: Sequence[int]) -> Array:
         """The same elements under another shape of the same count."""
-        x = self.real(x)
+        x = self.real(value)
         if tuple(shape) == x.shape:
             return x
         if x.op == "view":
@@ -353,9 +353,9 @@ class Builder:
             raise FormulaError(f"{words(x.shape)} ({x.count} values) cannot take the shape {words(shape)}")
         return self.view(x, shape)
 
-    def transpose(self, x: Any, axes: Sequence[Any]) -> Array:
+    def transpose(self, value: Any, axes: Sequence[Any]) -> Array:
         """Axis i of the result is axis axes[i]."""
-        x = self.real(x)
+        x = self.real(value)
         order = tuple(self.axis(a, x.ndim) for a in axes)
         if sorted(order) != list(range(x.ndim)):
             raise FormulaError(f"the axes {words(order)} are no order of the {x.ndim} axes of {words(x.shape)}")
@@ -363,9 +363,9 @@ class Builder:
             return x
         return self.make("transpose", [x], order, [x.shape[a] for a in order])
 
-    def part(self, x: Any, axis: int, start: int, length: int) -> Array:
+    def part(self, value: Any, axis: int, start: int, length: int) -> Array:
         """``length`` entries of an axis from ``start`` on."""
-        x = self.real(x)
+        x = self.real(value)
         if length == x.shape[axis]:
             return x
         shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
@@ -431,7 +431,9 @@ class Builder:
                 n == m for i, (n, m) in enumerate(zip(x.shape, parts[0].shape, strict=False)) if i != at
             )
             if not same:
-                raise FormulaError(f"concat along axis {at}: {words(parts[0].shape)} and {words(x.shape)} differ elsewhere")
+                raise FormulaError(
+                    f"concat along axis {at}: {words(parts[0].shape)} and {words(x.shape)} differ elsewhere"
+                )
         if len(parts) == 1:
             return parts[0]
         shape = list(parts[0].shape)

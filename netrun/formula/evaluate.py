@@ -17,7 +17,11 @@ _WORDS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mat
 
 
 def evaluate(
-    build: Builder, statements: Sequence[Statement], known: Mapping[str, Array], tops: Sequence[str], texts: Sequence[str]
+    build: Builder,
+    statements: Sequence[Statement],
+    known: Mapping[str, Array],
+    tops: Sequence[str],
+    texts: Sequence[str],
 ) -> list[Array]:
     """The arrays of the tops.
 
@@ -118,7 +122,8 @@ class _Evaluator:
         hint = nearest(name, self.names)
         if not hint and name in FUNCTIONS:
             hint = f"; the function is called with brackets: {name}(...)"
-        known = ", ".join(f"{n} ({words(v.shape)})" for n, v in list(self.names.items())[:12])
+        last = {id(v): n for n, v in self.names.items()}  # each value once, by its latest name
+        known = ", ".join(f"{n} ({words(self.names[n].shape)})" for n in list(last.values())[:12])
         raise FormulaError(f'no value "{name}"{hint}', [f"known here: {known}"] if known else [], part.at)
 
     def operator(self, part: Part, args: list[Any]) -> Array:
@@ -140,8 +145,12 @@ class _Evaluator:
         except FormulaError as error:
             if error.at is not None or len(values) != 2:
                 raise
-            sides = [f"{self.text(p):<{self._width(part)}}  {words(v.shape)}" for p, v in zip(part.parts, values, strict=True)]
-            raise FormulaError(f"{_WORDS.get(op, op)}: {error.what}", [*sides, *error.notes], part.at) from None
+            sides = [
+                f"{self.text(p):<{self._width(part)}}  {words(v.shape)}"
+                for p, v in zip(part.parts, values, strict=True)
+            ]
+            what = error.what if op == "matmul" else f"{_WORDS.get(op, op)}: {error.what}"
+            raise FormulaError(what, [*sides, *error.notes], part.at) from None
 
     def _width(self, part: Part) -> int:
         return max(len(self.text(p)) for p in part.parts)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ..expression import FUNCTIONS as POINTWISE
 from .array import Array, Builder, FormulaError, words
 
 Function = Callable[..., Any]
+F = TypeVar("F", bound=Function)
 FUNCTIONS: dict[str, Function] = {}
 """By name: functions of a builder and the arguments."""
 
 
-def function(run: Function) -> Function:
+def function(run: F) -> F:
     """Register a function under its name (a trailing _ is left out)."""
     FUNCTIONS[run.__name__.rstrip("_")] = run
     return run
@@ -43,16 +44,22 @@ def apply(build: Builder, name: str, args: Any, named: Mapping[str, Any]) -> Any
         FormulaError: it takes other arguments, or cannot have these.
     """
     run = FUNCTIONS[name]
+    parameters = inspect.signature(run).parameters
+    for key in named:
+        if key not in parameters or parameters[key].kind is inspect.Parameter.VAR_POSITIONAL:
+            raise FormulaError(f'{name} has no argument "{key}"', [f"it is {usage(name)}"])
     try:
         inspect.signature(run).bind(build, *args, **named)
-    except TypeError as error:
-        raise FormulaError(f"{name}: {error}", [f"it is {usage(name)}"]) from None
+    except TypeError:
+        count = f"{len(args)} value{'s' if len(args) != 1 else ''}"
+        raise FormulaError(f"{name} cannot be called with {count}", [f"it is {usage(name)}"]) from None
     return run(build, *args, **named)
 
 
 def _pointwise(name: str) -> Function:
     count = POINTWISE[name]
     if count == 1:
+
         def one(build: Builder, x: Any) -> Array:
             return build.point(name, x)
 
@@ -87,14 +94,14 @@ def elu(build: Builder, x: Any, alpha: Any = 1) -> Array:
 
 @function
 def gelu(build: Builder, x: Any) -> Array:
-    x = build.array(x)
-    return 0.5 * x * (1 + build.point("erf", x * (1 / math.sqrt(2))))
+    given = build.array(x)
+    return 0.5 * given * (1 + build.point("erf", given * (1 / math.sqrt(2))))
 
 
 @function
 def silu(build: Builder, x: Any) -> Array:
-    x = build.array(x)
-    return x * build.point("sigmoid", x)
+    given = build.array(x)
+    return given * build.point("sigmoid", given)
 
 
 @function
@@ -127,8 +134,8 @@ def mean(build: Builder, x: Any, axis: Any = None, keepdims: Any = None) -> Arra
 
 @function
 def var(build: Builder, x: Any, axis: Any = None, keepdims: Any = None) -> Array:
-    x = build.array(x)
-    return mean(build, build.point("pow", x - mean(build, x, axis, 1), 2), axis, keepdims)
+    given = build.array(x)
+    return mean(build, build.point("pow", given - mean(build, given, axis, 1), 2), axis, keepdims)
 
 
 @function
@@ -146,13 +153,15 @@ def max_(build: Builder, *x: Any, axis: Any = None, keepdims: Any = None) -> Arr
 @function
 def min_(build: Builder, *x: Any, axis: Any = None, keepdims: Any = None) -> Array:
     if len(x) == 1:
-        return -build.reduce("max", -build.array(x[0]), axis, keepdims)
+        return build.point("neg", build.reduce("max", build.point("neg", x[0]), axis, keepdims))
     return _fold(build, "min", x, axis, keepdims)
 
 
 def _fold(build: Builder, name: str, xs: tuple[Any, ...], axis: Any, keepdims: Any) -> Array:
     if not xs or axis is not None or keepdims is not None:
-        raise FormulaError(f"{name} takes one value and an axis, or several values", [f"{name}(x, axis=1), {name}(x, y)"])
+        raise FormulaError(
+            f"{name} takes one value and an axis, or several values", [f"{name}(x, axis=1), {name}(x, y)"]
+        )
     found = build.array(xs[0])
     for x in xs[1:]:
         found = build.point(name, found, x)
@@ -167,8 +176,8 @@ def softmax(build: Builder, x: Any, axis: Any = -1) -> Array:
 
 @function
 def log_softmax(build: Builder, x: Any, axis: Any = -1) -> Array:
-    x = build.array(x)
-    near = x - stop(build, build.reduce("max", x, axis, 1))
+    given = build.array(x)
+    near = given - stop(build, build.reduce("max", given, axis, 1))
     return near - build.point("log", build.reduce("sum", build.point("exp", near), axis, 1))
 
 

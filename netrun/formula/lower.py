@@ -113,17 +113,24 @@ class _Lowering:
         return kept
 
     def _shrink(self) -> None:
-        """Cut expressions that are too large where their largest part begins."""
-        sizes: dict[int, int] = {}
+        """Cut expressions that are too large, best at a value that stands in them several times."""
         for node in self.order:
             if node.op not in ("point", "reduce"):
                 continue
             while True:
-                parts = [a for a in node.args if self._inside(a)]
-                sizes[id(node)] = 1 + sum(sizes[id(a)] for a in parts)
-                if sizes[id(node)] <= LARGEST or not parts:
+                sizes: dict[int, tuple[int, Array]] = {}
+                if self._size(node, sizes) <= LARGEST or len(sizes) == 1:
                     break
-                self.kept.add(id(max(parts, key=lambda a: sizes[id(a)])))
+                del sizes[id(node)]
+                often = [pair for pair in sizes.values() if len(self.users[id(pair[1])]) > 1]
+                self.kept.add(id(max(often or sizes.values(), key=lambda pair: pair[0])[1]))
+
+    def _size(self, node: Array, found: dict[int, tuple[int, Array]]) -> int:
+        """Operations in the expression of a node, those of its parts each time they stand there; ``found``: of all."""
+        if id(node) not in found:
+            parts = [a for a in node.args if self._inside(a)]
+            found[id(node)] = 1 + sum(self._size(a, found) for a in parts), node
+        return found[id(node)][0]
 
     def _inside(self, node: Array) -> bool:
         """True if the node is part of the expressions that use it."""

@@ -129,7 +129,7 @@ class _Parser:
 
     # --------------------------------------------------------------------------------------------------- statements
     def statements(self) -> list[Statement]:
-        found = []
+        found: list[Statement] = []
         while True:
             while self.take(";"):
                 pass

@@ -5,6 +5,7 @@ from . import (
     conv,
     dense,
     dropout,
+    expr,
     filter,
     forks,
     function,
@@ -26,7 +27,7 @@ from . import (
 from .base import Context, Layer, layer_type
 
 __all__ = [
-    "Context", "Layer", "activation", "conv", "dense", "dropout", "filter", "forks", "function", "hdf5", "host",
+    "Context", "Layer", "activation", "conv", "dense", "dropout", "expr", "filter", "forks", "function", "hdf5", "host",
     "images", "inputs", "layer_type", "loss", "margin", "metric", "norm", "pool", "python", "recurrent", "reduce",
     "scale", "shape",
 ]  # fmt: skip

@@ -69,7 +69,7 @@ class Context:
     dtype: str = "float32"
     seed: int = 0
     folder: str = ""
-    locate: Callable[..., Where | None] = lambda *path: None
+    locate: Callable[..., Where | None] = lambda *path, into=None: None
     producers: list[str] = field(default_factory=list)
     tops: int | None = None
     measured: Sequence[Shape] | None = None
@@ -302,8 +302,11 @@ def _load(entry: EntryPoint, where: Where | None) -> type[Layer]:
     except Exception as error:
         what = f'layer type "{entry.name}" ({entry.value}) fails to load: {type(error).__name__}: {error}'
         raise ConfigError(what, where) from error
+    if hasattr(found, "as_layer"):
+        found = found.as_layer(entry.name)  # a class with a forward alone: netrun.ForwardLayer
     if not (isinstance(found, type) and issubclass(found, Layer)):
-        raise ConfigError(f'layer type "{entry.name}": {entry.value} is no class derived from Layer', where)
+        what = f'layer type "{entry.name}": {entry.value} is no class derived from Layer or ForwardLayer'
+        raise ConfigError(what, where)
     return found
 
 

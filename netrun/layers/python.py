@@ -1,12 +1,8 @@
-"""Layers written as Python classes: type Python, with the methods of pycaffe's Layer."""
+"""Layers written as Python classes: type Python. Here those with the methods of pycaffe's Layer, steps on the host."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,11 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError, NetrunError
+from ..config import schema
 from ..kernels import HostStep, Kernels
 from ..types import Shape, Spec
-from .base import Count, Layer, Reshaped
+from .base import Context, Count, Reshaped
 from .python_blobs import PythonBlob, PythonBlobs, PythonLayer
+from .python_class import UserLayer, find
+from .python_forward import PythonForward, is_forward_only
 
 Array = npt.NDArray[Any]
 METHODS = ("setup", "reshape", "forward", "backward")
@@ -41,10 +39,11 @@ class _Carried:
     made: list[Array] | None = None
 
 
-class Python(Layer):
+class Python(UserLayer):
     """y = what the class python_param.layer of the module python_param.module computes
 
-    Bottoms and tops: any number, of any shapes that the class wants. It has the methods of pycaffe's Layer: setup and
+    Bottoms and tops: any number, of any shapes that the class wants. A class that derives from netrun.ForwardLayer says
+    its forward pass alone: netrun/layers/python_forward.py. Any other has the methods of pycaffe's Layer: setup and
     reshape(bottom, top), forward(bottom, top), backward(top, propagate_down, bottom); without backward no gradient
     passes. reshape is called before every forward, and the tops may have another shape each time; forward may reshape
     its tops too. Tops hold what reshape wrote, or zeros, before the class writes them (in place, a copy of the bottom);
@@ -53,7 +52,6 @@ class Python(Layer):
     the prototxt too.
     """
 
-    param = "python_param"
     bottoms: ClassVar[Count] = (0, None)
     tops: ClassVar[Count] = (0, None)
     varying = True
@@ -61,6 +59,11 @@ class Python(Layer):
     """The user's object."""
     _carried: _Carried
     _shapes: list[Shape]
+
+    def __new__(cls, message: schema.LayerParameter, context: Context | None = None) -> Any:
+        """The layer; one of another class where the user's class says its forward pass alone."""
+        user = find(message.python_param, (context or Context()).folder) if cls is Python else None
+        return PythonForward(message, context, user) if is_forward_only(user) else super().__new__(cls)
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         dtype, before = self.context.dtype, self.context.before
@@ -73,7 +76,7 @@ class Python(Layer):
         else:
             self.user = self._new_user()
             self._carried = _Carried(self.user)
-            self._call("setup", bottoms, tops)
+            self.call("setup", bottoms, tops)
             self._require("reshape", "forward")
             self._carried.values = [np.array(blob.data) for blob in self.user.blobs]
         for i, value in enumerate(self._carried.values):
@@ -94,7 +97,7 @@ class Python(Layer):
         return [top.shape for top in tops]
 
     def _reshape(self, bottoms: list[PythonBlob], tops: list[PythonBlob]) -> None:
-        self._call("reshape", bottoms, tops)
+        self.call("reshape", bottoms, tops)
         for i, top in enumerate(tops):
             if top.written is not None:
                 self._carried.initial[i] = top.written
@@ -117,7 +120,7 @@ class Python(Layer):
             y[...] = before if before is not None and before.shape == y.shape else 0
         self.user.blobs.bind([PythonBlob.over(x) for x in xs[count:]])
         tops = [PythonBlob.over(y) for y in ys]
-        self._call("forward", [PythonBlob.over(x) for x in xs[:count]], tops)
+        self.call("forward", [PythonBlob.over(x) for x in xs[:count]], tops)
         if any(top.shape != y.shape for top, y in zip(tops, ys, strict=True)):
             self._carried.made = [np.array(top.data) for top in tops]
             raise Reshaped([top.shape for top in tops])
@@ -135,18 +138,18 @@ class Python(Layer):
             blobs = [PythonBlob.over(x, diff) for x, diff in zip(xs, diffs, strict=True)]
             self.user.blobs.bind(blobs[count:])
             tops = [PythonBlob.over(y, dy) for y, dy in zip(ys, dys, strict=True)]
-            self._call("backward", tops, list(wanted[:count]), blobs[:count])
+            self.call("backward", tops, list(wanted[:count]), blobs[:count])
 
         return step
 
     # ------------------------------------------------------------------------------------------------ the user's class
     def _new_user(self) -> Any:
-        user = self._load()
+        user = self.load()
         try:
             given = [self.message] if _takes(user, self.message) else []
             made = user(*given)
         except Exception as error:
-            raise self._explained("__init__", error) from error
+            raise self.explained("__init__", error) from error
         self.user = made
         made.param_str, made.phase, made.blobs = self.p.param_str, self.context.phase, PythonBlobs(self.context.dtype)
         self._require("setup")
@@ -157,51 +160,6 @@ class Python(Layer):
         if missing:
             what = f"the class {self.p.layer} of {self.p.module} has no method {', '.join(missing)}"
             self.fail(what, at="layer", hint=f"a layer in Python has the methods {', '.join(METHODS)}")
-
-    def _load(self) -> Any:
-        if not self.p.module or not self.p.layer:
-            missing = "layer" if self.p.module else "module"
-            self.fail(f"has no {missing}", hint='write python_param { module: "my_layers" layer: "MyLayer" }, say')
-        beside = [os.path.abspath(self.context.folder or "."), os.getcwd()]
-        old = list(sys.path)
-        sys.path[:0] = beside
-        try:
-            module = importlib.import_module(self.p.module)
-        except ModuleNotFoundError as error:
-            if error.name and self.p.module.split(".")[0] == error.name.split(".")[0]:
-                hint = f"looked in {beside[0]}, the working directory and PYTHONPATH"
-                self.fail(f'there is no Python module "{self.p.module}"', at="module", hint=hint)
-            raise self._explained("import", error) from error
-        except Exception as error:
-            raise self._explained("import", error) from error
-        finally:
-            sys.path[:] = old
-        found = getattr(module, self.p.layer, None)
-        if found is None:
-            self.fail(f'the module "{self.p.module}" has no class "{self.p.layer}"', at="layer")
-        return found
-
-    def _call(self, method: str, *given: Any) -> None:
-        try:
-            getattr(self.user, method)(*given)
-        except NetrunError:
-            raise
-        except Exception as error:
-            raise self._explained(method, error) from error
-
-    def _explained(self, method: str, error: Exception) -> ConfigError:
-        """The error of a user's class as netrun's: it names the layer, and the line in the user's file."""
-        frames = traceback.extract_tb(error.__traceback__)
-        module = sys.modules.get(self.p.module)
-        theirs = [f for f in frames if module is not None and f.filename == getattr(module, "__file__", None)]
-        notes = [f"at {f.filename}:{f.lineno}, in {f.name}: {f.line}" for f in (theirs or frames)[-1:]]
-        if isinstance(error, SyntaxError):
-            notes = [f"at {error.filename}:{error.lineno}"]
-        what = f"{self.p.layer}.{method}" if method != "import" else f"import {self.p.module}"
-        text = str(error) or "no message"
-        return ConfigError(
-            f"{self.name} ({self.type}): {what} fails: {type(error).__name__}: {text}", self.context.locate(), notes
-        )
 
 
 def _takes(user: Any, message: Any) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import DataError, NetrunError, UsageError
-from ..layers.python import Python
+from ..layers.python_class import UserLayer
 from ..visible import TypeMismatchError
 
 
@@ -49,7 +49,7 @@ def their_own() -> Iterator[None]:
         if isinstance(cause, Exception) and not isinstance(cause, NetrunError):
             trace = cause.__traceback__
             while trace is not None:
-                theirs = theirs or trace.tb_frame.f_code is Python._call.__code__
+                theirs = theirs or trace.tb_frame.f_code is UserLayer.call.__code__
                 trace = trace.tb_next
         if not theirs or cause is None:
             raise

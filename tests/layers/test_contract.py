@@ -90,7 +90,8 @@ def run(case: LayerCase, dtype: str) -> list[Any]:
     tops = [np.full(s.shape, np.nan, s.dtype) for s in layer.configure([Spec(b.shape, dtype) for b in bottoms])]
     layer.clock = np.array(5, "int64")
     for d in layer.declared:
-        setattr(layer, d.name, np.asarray(0.2 + rng.random(d.spec.shape), d.spec.dtype))
+        value = 0.2 + rng.random(d.spec.shape) if d.value is None else d.value
+        setattr(layer, d.name, np.asarray(value, d.spec.dtype))
     before = [b.copy() for b in bottoms]
     layer.forward(Reference(dtype), bottoms, tops)
     for old, new in zip(before, bottoms, strict=True):
