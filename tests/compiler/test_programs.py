@@ -62,6 +62,17 @@ NETS = {
         'layer { name: "l" type: "EuclideanLoss" bottom: "a" bottom: "b" top: "l" loss_weight: 0.5 }\n',
         'type: "Adam" clip_gradients: 2 iter_size: 2 weight_decay: 0.1',
     ),
+    "formulas": (
+        DATA.replace("DIMS", "dim: 4 dim: 6")
+        + 'layer { name: "cell" type: "Expr" bottom: "x" top: "h" top: "c" param { lr_mult: 1 } param { lr_mult: 0 } '
+        'expr_param {\n  expr: "z = x @ w + b; i, o, g = split(z, 3, axis=1)" '
+        'expr: "c = sigmoid(i) * tanh(g); sigmoid(o) * tanh(c), c"\n'
+        '  weight { name: "w" sizes: "size(x, 1), 15" filler { type: "xavier" } } '
+        'weight { name: "b" shape { dim: 15 } } } }\n'
+        'layer { name: "focal" type: "Expr" bottom: "h" bottom: "c" bottom: "y" top: "loss" loss_weight: 1\n'
+        '  expr_param { expr: "q = pick(softmax(h + c), y); mean(-(1 - q)^2 * log(q))" } }\n',
+        "momentum: 0.9",
+    ),
 }
 
 
