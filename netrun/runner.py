@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,6 +86,8 @@ class Runner:
     threads: int | None = None
     feeders: dict[str, Feeder] = field(default_factory=dict)
     forwards: int = 0
+    waited: float = 0.0
+    """Seconds spent waiting for data layers so far."""
 
     @property
     def graph(self) -> Graph:
@@ -109,7 +112,10 @@ class Runner:
         for node in self.graph.nodes:
             feeder = self.feeders.get(node.name)
             if feeder is not None:
-                for value, batch in zip(node.tops, feeder.next(), strict=True):
+                asked = time.perf_counter()
+                batches = feeder.next()
+                self.waited += time.perf_counter() - asked
+                for value, batch in zip(node.tops, batches, strict=True):
                     if batch.shape != value.spec.shape:
                         raise another_shape(node, value, batch.shape)
                     self.session.device.write(self.session.array(self.recording.tensors[value]), batch)
@@ -214,14 +220,14 @@ def forward_program(recording: Recording) -> Program:
     return Program(calls, recording.feeds, kept(recording), recording.initial, numerics=numerics)
 
 
-def open_forward(recording: Recording, device: Device, memory: Memory) -> Session:
-    """A session of the forward pass alone."""
+def open_forward(recording: Recording, device: Device, memory: Memory, *, frozen: bool = False) -> Session:
+    """A session of the forward pass alone; ``frozen`` as in Session."""
 
     def again(graph: Graph) -> tuple[Recording, Program]:
         other = record(graph)
         return other, forward_program(other)
 
-    return open_session((recording, forward_program(recording)), again, device, memory)
+    return open_session((recording, forward_program(recording)), again, device, memory, frozen=frozen)
 
 
 def open_layer(node: Node, seed: int, stream: str, threads: int | None, ranges: Mapping[Value, int]) -> Feeder | None:

@@ -46,6 +46,9 @@ class _Coming(NamedTuple):
 Action = Callable[[], str]
 """Asked once an iteration: "" go on, "snapshot", or "stop"."""
 
+WAITING = 0.1
+"""Share of the time spent waiting for data above which the log says so."""
+
 
 class Solver:
     """A solver with its training net and its test nets.
@@ -158,7 +161,7 @@ class Solver:
             take_over(graph, self.training.recording.graph, f"test net #{i}")
             recording = record(graph)
             initialise(recording, self.memory, self.seed)
-            session = open_forward(recording, self.device, self.memory)
+            session = open_forward(recording, self.device, self.memory, frozen=True)
             self.runners.append(Runner(f"test{i}", recording, session, self.seed, self.threads))
 
     # -------------------------------------------------------------------------------------------------------- weights
@@ -205,7 +208,11 @@ class Solver:
             self.log(f"Restoring previous solver status from {resume}", "solver.cpp:296")
             self.restore(resume)
         self.stopped = False
+        began, waited = time.perf_counter(), self.runners[0].waited
         self.step(m.max_iter - self.iteration)
+        if self.runners[0].feeders:
+            share = (self.runners[0].waited - waited) / max(time.perf_counter() - began, 1e-9)
+            self.log(f"Waiting for data took {share:.1%} of the time.", "data_reader.cpp:1")
         if m.snapshot_after_train and not (m.snapshot and self.iteration % m.snapshot == 0):
             self.snapshot()
         if self.stopped:
@@ -232,7 +239,7 @@ class Solver:
             self.losses.clear()
         self.resumed = False
         stop = self.iteration + count
-        clock, shown = time.perf_counter(), self.iteration
+        clock, shown, waited = time.perf_counter(), self.iteration, self.runners[0].waited
         while self.iteration < stop:
             if m.test_interval and self.iteration % m.test_interval == 0 and (self.iteration or m.test_initialization):
                 self.test_all()
@@ -244,7 +251,9 @@ class Solver:
             self.settle(0 if display or self.schedule.watches_loss else self.device.ahead)
             if display:
                 self._display(self.loss, time.perf_counter() - clock, self.iteration - shown)
-                clock, shown = time.perf_counter(), self.iteration
+                if self.iteration > shown:  # the first batch is always waited for
+                    self._tell_waiting(time.perf_counter() - clock, self.runners[0].waited - waited)
+                clock, shown, waited = time.perf_counter(), self.iteration, self.runners[0].waited
             self.iteration += 1
             for listener in self.on_iteration:
                 listener(self, self.loss)
@@ -323,6 +332,15 @@ class Solver:
         self.log(f"Iteration {self.iteration} ({spent}), loss = {loss:g}", "solver.cpp:239")
         self._log_outputs(self.runners[0].outputs(), "Train", "solver.cpp:258")
         self.log(f"Iteration {self.iteration}, lr = {self.rate:g}", "sgd_solver.cpp:112")
+
+    def _tell_waiting(self, seconds: float, waited: float) -> None:
+        """How much of the time the net stood still for want of data, where that is worth a person's attention."""
+        if seconds > 0 and waited > WAITING * seconds:
+            self.log(
+                f"Waited {waited / seconds:.0%} of the time for data; see netrun time --data",
+                "data_reader.cpp:1",
+                "W",
+            )
 
     def _log_outputs(self, outputs: Sequence[Output], phase: str, source: str) -> None:
         number = 0

@@ -36,19 +36,22 @@ def open_session(
     device: Device,
     shared: Memory | None = None,
     own: Memory | None = None,
+    *,
+    frozen: bool = False,
 ) -> Session:
     """A session of the first program; one that compiles again where the shapes of its net vary.
 
     Args:
         first: a recorded net and a program made of it.
         again: makes both for a graph of the same net with other shapes.
+        frozen: as in Session; a net whose shapes vary computes everything in every run.
 
     Raises:
         as Session and as ``compile``.
     """
     recording, program = first
     if not recording.graph.varying:
-        return Session(program, device, shared, own)
+        return Session(program, device, shared, own, frozen=frozen)
     return Varying(first, again, device, shared or Memory(device), own or Memory(device))
 
 

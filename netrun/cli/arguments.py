@@ -160,6 +160,11 @@ def _test(parser: Parser) -> None:
 
 def _time(parser: Parser) -> None:
     _model(parser, weights=False)
+    parser.add_argument(
+        "--data", action="store_true", help="time the net's data layers alone: decoding, transforming, reading ahead"
+    )
+    parser.add_argument("--caffe-log", action="store_true", help="the results in Caffe's words alone, on stderr")
+    _lenient(parser)
     _device(parser, "auto")
     _numerics(parser)
     _state(parser)

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         for line in load(recording, memory, name.strip(), options).lines():
             log(line, "net.cpp:744")
-    runner = Runner("test0", recording, open_forward(recording, device, memory))
+    runner = Runner("test0", recording, open_forward(recording, device, memory, frozen=True))
     runner.open()
     bar = start_bar(log, recording.graph.name or "net", args.iterations)
     try:
