@@ -62,6 +62,8 @@ class Fast(Reference):
         super().__init__()
         self._library = None if numpy else dnnl.library()
         self.recipes = Recipes(self._library) if self._library is not None else None
+        if self._library is not None and self._library.multiplies_halves:
+            self.precisions = self.precisions | {"BF16"}
 
     @property
     def note(self) -> str:

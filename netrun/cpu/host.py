@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ class Host:
     name = "host"
     ahead = 0
 
-    precisions: ClassVar[frozenset[str]] = frozenset({"FP32", "TF32"})
+    precisions: frozenset[str] = frozenset({"FP32", "TF32"})
     """What programs may ask for. TF32 is a permission to round, so computing in float32 keeps to it."""
 
     def prepare(self, program: Program) -> Program:
@@ -62,7 +62,11 @@ class Host:
         if wanted not in self.precisions:
             known = " and ".join(p for p in ("FP32", "TF32", "BF16", "FP16") if p in self.precisions)
             notes = ["--precision FP32 goes before what net and solver say", "--device cuda:0 computes in all of them"]
-            raise DeviceError(f"device {self.name}: precision {wanted} needs a GPU (here: {known})", None, notes)
+            if wanted == "BF16":
+                notes.append(
+                    "device cpu has it with oneDNN and a processor that multiplies bfloat16 (avx512_bf16, amx)"
+                )
+            raise DeviceError(f"device {self.name}: no precision {wanted} here, only {known}", None, notes)
 
     def workspace(self, call: Call) -> int:
         """No scratch."""

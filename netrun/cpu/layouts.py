@@ -3,6 +3,7 @@
 plain       C order: N C S
 last        channels last: N S C
 c8, c16     N C/8 S 8: blocks of channels innermost, the last block filled up with zeros
+last/bf16, c16/bf16: the same, each number stored as a bfloat16 (the upper half of a float32)
 work:BYTES  memory only the library can read: what a forward kernel keeps for its backward
 work:BYTES:NUMBER  weights in the form a primitive wants: entry NUMBER of the library's formats
 """
@@ -18,13 +19,26 @@ from . import dnnl
 from .dnnl import Handle, Library
 
 CHANNELS_LAST = "last"
+HALF = "/bf16"
+"""How the name of a layout of 16-bit numbers ends."""
 
 
 def nbytes(spec: Spec) -> int:
     """Bytes an array takes in its layout."""
     if spec.layout.startswith("work:"):
         return int(spec.layout.split(":")[1])
-    return spec.nbytes // max(1, spec.count) * math.prod(padded(spec.shape, spec.layout))
+    each = 2 if is_half(spec.layout) else spec.nbytes // max(1, spec.count)
+    return each * math.prod(padded(spec.shape, spec.layout))
+
+
+def is_half(layout: str) -> bool:
+    """Whether numbers are stored in 16 bits."""
+    return layout.endswith(HALF)
+
+
+def full(layout: str) -> str:
+    """The same order of 32-bit numbers."""
+    return layout.removesuffix(HALF)
 
 
 def padded(shape: Shape, layout: str) -> Shape:
@@ -35,6 +49,7 @@ def padded(shape: Shape, layout: str) -> Shape:
 
 def block(layout: str) -> int:
     """Channels of an inner block; 1 where there are no blocks."""
+    layout = full(layout)
     return int(layout[1:]) if layout[0] == "c" and layout[1:].isdigit() else 1
 
 
@@ -72,7 +87,8 @@ def describe(lib: Library, shape: Sequence[int], layout: str = PLAIN, dtype: str
         Unsupported: there is no such layout for so many axes.
     """
     shape = tuple(shape) or (1,)
-    kind = dnnl.TYPES[dtype]
+    kind = dnnl.BF16 if is_half(layout) else dnnl.TYPES[dtype]
+    layout = full(layout)
     if layout == PLAIN:
         return lib.strided(shape, strides(shape), kind)
     table: Any = dnnl.LAST if layout == CHANNELS_LAST else dnnl.BLOCKED.get(block(layout), {})

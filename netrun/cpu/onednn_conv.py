@@ -13,7 +13,7 @@ from ..program import Call
 from ..types import PLAIN, Spec, Tensor, Window
 from . import dnnl
 from .dnnl import Handle, Library, Unsupported
-from .layouts import CHANNELS_LAST, describe, format_of, of, packed, strides
+from .layouts import CHANNELS_LAST, describe, format_of, full, is_half, of, packed, strides
 from .onednn_pointwise import chain_of, operand, post_operations
 from .recipe import Operand, Recipe
 
@@ -44,10 +44,12 @@ class Convolution:
         self.lib, self.x, self.y = lib, x, y
         kernel = w.shape[2:]
         wide = (groups, w.shape[0] // groups, *w.shape[1:]) if groups > 1 else w.shape
-        self.any_w = lib.tagged(wide, dnnl.ANY)
+        # 16-bit factors; sums, gradients of weights and biases stay in 32 bits
+        kind = dnnl.BF16 if is_half(x.layout) or is_half(y.layout) else dnnl.F32
+        self.any_w, self.any_dw = lib.tagged(wide, dnnl.ANY, kind), lib.tagged(wide, dnnl.ANY)
         self.wide = wide
         self.own_w = lib.strided(wide, strides(wide)) if w.layout == PLAIN else format_of(lib, w.layout)[0]
-        self.any_x, self.any_y = lib.tagged(x.shape, dnnl.ANY), lib.tagged(y.shape, dnnl.ANY)
+        self.any_x, self.any_y = lib.tagged(x.shape, dnnl.ANY, kind), lib.tagged(y.shape, dnnl.ANY, kind)
         self.bias = lib.strided((y.shape[1],), (1,))
         # The library divides as window.output does; what the last window does not reach stays unread.
         self.sizes = (dnnl.dims(window.stride), dnnl.dims([d - 1 for d in window.dilation]), dnnl.dims(window.pad),
@@ -179,7 +181,7 @@ def conv_grad_w(lib: Library, call: Call) -> Recipe:
     bias = c.bias if more else None
 
     def make(mx: Handle, my: Handle) -> Handle:
-        return lib.describe("convolution_backward_weights", dnnl.DIRECT, mx, c.any_w, bias, my, *c.sizes, hint,
+        return lib.describe("convolution_backward_weights", dnnl.DIRECT, mx, c.any_dw, bias, my, *c.sizes, hint,
                             attributes)  # fmt: skip
 
     pd = c.best(make)
@@ -203,7 +205,7 @@ def gemm(lib: Library, call: Call) -> Recipe:
     args: Any = call.args
     a, b, c, y = args
     ranks = {len(a.shape), len(b.shape), len(y.shape)}
-    if any(t.dtype != "float32" or t.spec.layout != PLAIN or 0 in t.shape for t in (a, b, y)) or len(ranks) != 1:
+    if any(t.dtype != "float32" or full(t.spec.layout) != PLAIN or 0 in t.shape for t in (a, b, y)) or len(ranks) != 1:
         raise Unsupported("gemm")
     left, right = _operand(lib, a, call.attrs["ta"]), _operand(lib, b, call.attrs["tb"])
     home, bias = of(lib, y.spec), None
@@ -228,4 +230,4 @@ def _operand(lib: Library, t: Tensor, turned: bool) -> Handle:
     shape, steps = list(t.shape), list(strides(t.shape))
     if turned:
         shape[-2:], steps[-2:] = shape[:-3:-1], steps[:-3:-1]
-    return lib.strided(shape, steps)
+    return lib.strided(shape, steps, dnnl.BF16 if is_half(t.spec.layout) else dnnl.F32)

@@ -12,7 +12,7 @@ from ..program import Call
 from ..types import PLAIN, Shape, Tensor
 from . import dnnl
 from .dnnl import Handle, Library, Unsupported
-from .layouts import block, describe, of, strides
+from .layouts import block, describe, full, of, strides
 from .onednn_spatial import quick, tensors
 from .recipe import Operand, Place, Recipe
 
@@ -149,7 +149,7 @@ def operand(lib: Library, x: Tensor, y: Tensor, place: Place, flat: bool = False
     elif math.prod(shape) > 1 and block(y.spec.layout) > 1:
         if shape[1] % block(y.spec.layout):
             raise Unsupported("channels that fill no block")
-        return Operand(describe(lib, shape, y.spec.layout), place)  # the same bytes
+        return Operand(describe(lib, shape, full(y.spec.layout)), place)  # the same bytes
     return Operand(lib.strided(shape, strides(shape)), place)
 
 

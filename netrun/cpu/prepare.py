@@ -19,13 +19,16 @@ from ..types import PERSISTENT, PLAIN, Tensor
 from . import onednn_norm, onednn_spatial
 from .dnnl import Unsupported
 from .fuse import fused, readers_of
-from .layouts import CHANNELS_LAST, padded, preferred_block, work
+from .layouts import CHANNELS_LAST, HALF, padded, preferred_block, work
 from .onednn import Recipes
 from .onednn_conv import weight_layout
 from .onednn_pointwise import operand_shapes, translatable
 
 WASTE = 1.12
 """Arithmetic on filled-up channels that is worth the blocks: above it, channels last."""
+
+HALVED = 64
+"""Rows, columns and depth a product needs at least for 16-bit copies of its factors to pay."""
 
 CONVOLUTIONS = frozenset({"conv", "conv_then", "conv_grad_x", "conv_grad_w", "conv_grad_wb"})
 
@@ -61,6 +64,7 @@ class _Layouts:
 
     def __init__(self, program: Program, recipes: Recipes) -> None:
         self.program, self.recipes, self.lib = program, recipes, recipes.lib
+        self.half = program.numerics.precision == "BF16"
         self._parent: dict[Tensor, Tensor] = {}
         self._native: dict[Tensor, Tensor] = {}
         self._versions: dict[tuple[Tensor, str, str], Tensor] = {}
@@ -104,7 +108,10 @@ class _Layouts:
             for t in {self._find(x.root), self._find(y.root)}:
                 useful[t] = useful.get(t, 0.0) + cost
                 done[t] = done.get(t, 0.0) + filled
-        return {t: f"c{size}" if size > 1 and done[t] <= WASTE * useful[t] else CHANNELS_LAST for t in useful}
+        ending = HALF if self.half else ""
+        return {
+            t: (f"c{size}" if size > 1 and done[t] <= WASTE * useful[t] else CHANNELS_LAST) + ending for t in useful
+        }
 
     def _privates(self) -> dict[Tensor, list[Call]]:
         """What a forward kernel keeps for its own backward and nobody else reads, with its readers."""
@@ -130,11 +137,34 @@ class _Layouts:
         """The program in its layouts."""
         for call, group in zip(self.program.calls, self._joined, strict=True):
             self._origin = call.origin
+            if self.half and call.op.name == "gemm" and self._halved(call):
+                continue
             if call.op.name in ("pool_max", "lrn"):
                 self._with_private(call, group)
             elif not self._in_layout(call, group, self._wanted(group)):
                 self._plainly(call)
         return self.program.having(self._calls)
+
+    def _halved(self, call: Call) -> bool:
+        """Emit a product of 16-bit copies of its factors, if it is large enough for that to pay; the sum is full."""
+        args: Any = call.args
+        a, b, c, y = args
+        rows, columns = y.shape[-2:]
+        if min(rows, columns, a.shape[-2 if call.attrs["ta"] else -1]) < HALVED:
+            return False
+        halves = [Tensor(f"{t.root.name}.half", replace(t.spec, layout=PLAIN + HALF), "buffer") for t in (a, b)]
+        if self.recipes.of(replace(call, args=(*halves, c, y))) is None:
+            return False
+        found = []
+        for t, half in zip((a, b), halves, strict=True):
+            key = (t.root, f"{half.spec}", self._origin if t.root in self._fixed else "")
+            if key not in self._versions:
+                self._calls.append(Call(OPS["copy"], (self._version(t, PLAIN), half), {}, self._origin))
+                self._versions[key] = half
+            found.append(self._versions[key])
+        c = self._version(c, PLAIN) if isinstance(c, Tensor) else c
+        self._calls.append(replace(call, args=(*found, c, y)))
+        return True
 
     def _wanted(self, group: Sequence[Tensor]) -> str:
         for t in group:

@@ -248,7 +248,7 @@ def test_diverging_ends_with_4(run: Any) -> None:
 def test_a_precision_the_cpu_lacks_is_refused(run: Any) -> None:
     found = run("train", "solver.prototxt", "--precision", "fp16")
     assert found.code == 2
-    assert "device cpu: precision FP16 needs a GPU (here: FP32" in found.err
+    assert "device cpu: no precision FP16 here, only FP32" in found.err
     assert "--precision FP32 goes before what net and solver say" in found.err
 
 
