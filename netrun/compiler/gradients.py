@@ -14,7 +14,7 @@ gradient, ``g.new(x)`` is fresh memory for a contribution, which the rule must w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from ..expression import Num, Var, gradient, letters, names_in, parse, substitute, text_of
@@ -41,6 +41,9 @@ class Gradients:
         self._needed = needed
         self._found: dict[Tensor, Tensor] = {}
         self._pending: list[tuple[Tensor, Tensor]] = []
+        self.repeated: Collection[tuple[str, Tensor]] = ()
+        """Parameters, with the layer, that several products of a layer use: the steps of a loop."""
+        self._later: dict[tuple[Tensor, Shape, Shape, Shape], list[tuple[Tensor, Tensor]]] = {}
 
     def wants(self, x: Tensor | None) -> bool:
         """True if a gradient of x is asked for and may flow through this view of it."""
@@ -66,6 +69,33 @@ class Gradients:
         """One more contribution that stands in memory already."""
         self._pending.append((y.root, gradient))
         self.settle()
+
+    def later(self, x: Tensor, a: Tensor, b: Tensor) -> bool:
+        """Put the contribution a' b to the gradient of x off until the layer is done; False if it is to be made now.
+
+        The steps of a loop contribute a product each to the gradient of a weight. One product of all their rows is the
+        same sum, without T arrays of the weight's size.
+        """
+        if (self.k.origin.rstrip("'"), x.root) not in self.repeated or len(a.shape) != 2 or len(b.shape) != 2:
+            return False
+        self._later.setdefault((x.root, x.shape, a.shape, b.shape), []).append((a, b))
+        return True
+
+    def catch_up(self) -> None:
+        """Make the products that were put off."""
+        for (root, shape, *_), pairs in self._later.items():
+            a, b = (self._rows([pair[i] for pair in reversed(pairs)]) for i in range(2))
+            self.k.gemm(a, b, None, self.new(root.view(shape)), ta=True, tb=False)
+            self.settle()
+        self._later.clear()
+
+    def _rows(self, parts: Sequence[Tensor]) -> Tensor:
+        if len(parts) == 1:
+            return parts[0]
+        rows, columns = parts[0].shape
+        whole = self.k.temp("rows", (len(parts) * rows, columns), parts[0].dtype)
+        self.k.concat(list(parts), whole, axis=0)
+        return whole
 
     def settle(self) -> None:
         """Add what a rule contributed to what was there: the only adder."""
@@ -120,7 +150,10 @@ def backward(
     for tensor, seed in seeds:
         if g.wants(tensor):
             g.seed(tensor, seed)
+    g.repeated = _repeated(calls)
     for call in reversed(calls):
+        if recorder.origin != call.origin + "'":
+            g.catch_up()
         function = RULES.get(call.op.name)
         if function is None or not any(g.has(t) for t in call.writes()):
             continue
@@ -129,7 +162,20 @@ def backward(
         recorder.origin = call.origin + "'"
         function(recorder, g, *call.args, **call.attrs)
         g.settle()
+    g.catch_up()
     return g.found()
+
+
+def _repeated(calls: Iterable[Call]) -> set[tuple[str, Tensor]]:
+    """Parameters that several products of one layer multiply with, with the layer."""
+    seen: set[tuple[str, Tensor]] = set()
+    found: set[tuple[str, Tensor]] = set()
+    for call in calls:
+        weight = call.args[1] if call.op.name == "gemm" else None
+        if isinstance(weight, Tensor) and weight.root.kind == "learned":
+            key = call.origin, weight.root
+            (found if key in seen else seen).add(key)
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------- elementwise
@@ -214,7 +260,7 @@ def gemm(k: Recorder, g: Gradients, a: Tensor, b: Tensor, c: Tensor | None, y: T
             _product(k, g, b, dy, a, tb, True)
         else:
             _product(k, g, dy, b, a, False, not tb)
-    if g.wants(b):
+    if g.wants(b) and not (not ta and g.later(b, *((dy, a) if tb else (a, dy)))):
         if tb:
             _product(k, g, dy, a, b, True, ta)
         else:

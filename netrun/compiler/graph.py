@@ -6,87 +6,19 @@ phase, level and stage, in-place tops as new versions of a blob, loss weights, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..config import schema
 from ..config.source import Source
 from ..errors import ConfigError, NetrunError, Problem, Where, nearest
 from ..layers.base import Context, Declared, Layer, layer_type
-from ..types import STRICT, Numerics, Shape, Spec
+from ..layers.body import Body, Build, Given, Path
+from ..types import Numerics, Shape, Spec
+from .body import build_body
+from .nodes import AUTOMATIC, Graph, Node, Value
 from .rules import State, is_included
 from .sharing import Parameter, share
-
-AUTOMATIC = "(automatic)"
-"""The blob of a loss layer that names no top: it has a value and a weight, but no name and is no output."""
-
-
-@dataclass(eq=False)
-class Value:
-    """One version of a blob: what one layer wrote under that name. An in-place layer makes the next version."""
-
-    blob: str
-    spec: Spec
-    producer: Node
-    index: int
-    readers: list[tuple[Node, int]] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class Node:
-    """One layer in its place. ``position`` counts the layers of the file, left out ones included."""
-
-    position: int
-    layer: Layer
-    bottoms: list[Value] = field(default_factory=list)
-    tops: list[Value] = field(default_factory=list)
-    loss_weights: list[float] = field(default_factory=list)
-    parameters: list[Parameter] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The layer's name."""
-        return self.layer.name
-
-    @property
-    def message(self) -> schema.LayerParameter:
-        """The layer's message."""
-        return self.layer.message
-
-    def stops(self, bottom: int) -> bool:
-        """True if no gradient may pass to that bottom."""
-        asked = self.message.propagate_down
-        return bottom in self.layer.skips or (bool(asked) and not asked[bottom])
-
-
-@dataclass
-class Graph:
-    """The layers of one net in one state, connected."""
-
-    name: str
-    phase: int
-    nodes: list[Node]
-    blobs: dict[str, Value]
-    """Last version of every blob, in the order in which the names first appear."""
-    parameters: list[Parameter]
-    """Every learnable blob once, owners only, in Caffe's order."""
-    outputs: list[tuple[str, Value]]
-    """What nobody reads, by display name, in alphabetical order."""
-    force_backward: bool = False
-    numerics: Numerics = STRICT
-    """What the net asks to be computed in."""
-    rebuild: Callable[[Mapping[int, Sequence[Shape]]], Graph] | None = None
-    """The same graph for other shapes of the tops of varying layers, given by position."""
-
-    @property
-    def varying(self) -> list[Node]:
-        """Layers whose top shapes are known only when a forward pass arrives at them."""
-        return [n for n in self.nodes if n.layer.varying]
-
-    @property
-    def inputs(self) -> list[Value]:
-        """Tops of layers that the host feeds."""
-        return [v for n in self.nodes if n.layer.fed for v in n.tops]
 
 
 def build(
@@ -99,6 +31,7 @@ def build(
     shapes: Mapping[str, Shape] | None = None,
     folder: str | None = None,
     before: Mapping[int, Layer] | None = None,
+    given: Sequence[Value] = (),
 ) -> Graph:
     """The graph of a net (already upgraded to the current schema) in one state.
 
@@ -107,12 +40,15 @@ def build(
         shapes: other shapes for tops of Input layers, by top name.
         folder: what relative file names are looked up in besides the working directory; the source's by default.
         before: layers of an earlier graph of the net by position, for what they carry on in Python.
+        given: blobs that are there before the first layer: the net stands inside a layer.
 
     Raises:
         ConfigError: with every problem that was found; its cause is the first error of a user's class, if there is one.
     """
     builder = _Builder(net, source, state or State(), dtype, seed, shapes or {}, folder)
     builder.before = before or {}
+    builder.current = {value.blob: value for value in given}
+    builder.inside = bool(given)
     return builder.build()
 
 
@@ -137,6 +73,7 @@ class _Builder:
         self.cause: BaseException | None = None
         self.measured: Mapping[int, Sequence[Shape]] = {}
         self.before: Mapping[int, Layer] = {}
+        self.inside = False
 
     def again(self, measured: Mapping[int, Sequence[Shape]]) -> Graph:
         """A new graph of the same net with these shapes for the tops of varying layers."""
@@ -192,7 +129,9 @@ class _Builder:
             producers=[self.origin(v) for v in bottoms],
             measured=self.measured.get(position),
             before=self.before.get(position),
+            inside=self.inside,
         )
+        context.inner = self.inner(position, message, context)
         if any(top in self.shapes for top in message.top) and cls.fed:
             message = _with_shapes(message, self.shapes)
         node = Node(position, cls(message, context), bottoms)
@@ -203,6 +142,16 @@ class _Builder:
         self.connect_tops(node, specs)
         node.loss_weights = self.loss_weights(node)
         self.nodes.append(node)
+
+    def inner(self, position: int, message: schema.LayerParameter, context: Context) -> Build:
+        """Builds what stands inside a layer."""
+
+        def build_inner(path: Path, given: Mapping[str, Given], before: Body | None) -> Body:
+            source = self.source.view("layer", position) if self.source else None
+            state = replace(self.state, phase=context.phase)
+            return build_body(build, message, source, path, given, before, state, context)
+
+        return build_inner
 
     def unknown_bottoms(self, position: int, message: schema.LayerParameter) -> None:
         for i, bottom in enumerate(message.bottom):
@@ -223,6 +172,8 @@ class _Builder:
 
     def origin(self, value: Value) -> str:
         node = value.producer
+        if node.position < 0:  # given to a net inside a layer
+            return f", {node.name}"
         where = self.where(node.position)
         return f", from layer {node.name}" + (f" at line {where.line}" if where and where.line else "")
 
@@ -254,12 +205,13 @@ class _Builder:
             self.current[top] = value
         if node.layer.loss and not node.message.top:  # its loss counts all the same, only nobody can name it
             node.tops.append(Value(AUTOMATIC, specs[0], node, 0))
+        for spec, _ in node.layer.unnamed_tops():
+            node.tops.append(Value(AUTOMATIC, spec, node, len(node.tops)))
 
     def loss_weights(self, node: Node) -> list[float]:
-        given = list(node.message.loss_weight)
-        if given:
-            return [float(w) for w in given]
-        return [1.0 if node.layer.loss and i == 0 else 0.0 for i in range(len(node.tops))]
+        given = [float(w) for w in node.message.loss_weight] or node.layer.top_weights()[: len(node.tops)]
+        hidden = [weight for _, weight in node.layer.unnamed_tops()]
+        return given + [0.0] * (len(node.tops) - len(given) - len(hidden)) + hidden
 
     def outputs(self) -> list[tuple[str, Value]]:
         found: list[tuple[str, Value]] = []
@@ -291,4 +243,4 @@ def _with_shapes(message: schema.LayerParameter, shapes: Mapping[str, Shape]) ->
     return changed
 
 
-__all__ = ["Declared", "Graph", "Node", "State", "Value", "build", "split_name"]
+__all__ = ["AUTOMATIC", "Declared", "Graph", "Node", "State", "Value", "build", "split_name"]

@@ -14,12 +14,14 @@ _TRANSIENT = frozenset({"data", "diff", "buffer", "grad"})
 
 def elide_copies(program: Program) -> tuple[Program, dict[Tensor, Tensor]]:
     """A copy between tensors that are written once becomes a view: no call, no memory. Also returns what became what.
+    What joins the same parts once more (the gates' gradients of all steps of a loop) is such a copy too.
 
     Copies stay where one side changes later (parameters, statistics, states: ``update`` writes in place), where the
     element types differ, and where the program wants both sides apart.
     """
     changed = {t.root for call in program.calls if call.op.name == "update" for t in call.writes()}
     alias: dict[Tensor, Tensor] = {}
+    joined: dict[tuple[Tensor, ...], Tensor] = {}
 
     def follow(tensor: Tensor) -> Tensor:
         target = alias.get(tensor.root)
@@ -34,7 +36,17 @@ def elide_copies(program: Program) -> tuple[Program, dict[Tensor, Tensor]]:
             if x.dtype == y.dtype and y.root.kind in _TRANSIENT and not apart and y.base is None:
                 alias[y.root] = x.view(y.shape)
                 continue
-        calls.append(call.map(follow))
+        call = call.map(follow)
+        if call.op.name == "concat" and call.attrs["axis"] == 0:
+            *xs, y = call.tensors()
+            parts = tuple(x.root for x in xs)
+            plain = y.base is None and y.root.kind in _TRANSIENT and y.root not in program.apart
+            if plain and parts in joined and joined[parts].dtype == y.dtype:
+                alias[y.root] = joined[parts].view(y.shape)
+                continue
+            if plain and not any(part in changed for part in parts):
+                joined.setdefault(parts, y)
+        calls.append(call)
     keeps = frozenset(follow(t).root for t in program.keeps)
     return replace(program, calls=tuple(calls), keeps=keeps), alias
 

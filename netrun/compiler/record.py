@@ -9,7 +9,7 @@ from ..errors import NetrunError, ShapeError
 from ..expression import letters, parse, text_of
 from ..program import Call, Recorder
 from ..types import Kind, Spec, Tensor
-from .graph import Graph, Node, Value
+from .nodes import Graph, Node, Value
 from .sharing import Parameter
 
 LOSS = "(loss)"
@@ -54,11 +54,20 @@ def record(graph: Graph) -> Recording:
     dtype = graph.nodes[0].layer.context.dtype if graph.nodes else "float32"
     recorder = Recorder(dtype)
     result = Recording(graph, recorder)
-    for node in graph.nodes:
-        _record_layer(node, result)
+    record_layers(result)
     _record_loss(result)
     result.forward = list(recorder.calls)
     return result
+
+
+def record_layers(result: Recording) -> None:
+    """Record the forward pass of all layers alone; what is given to the net has its tensors already.
+
+    Raises:
+        as :func:`record`.
+    """
+    for node in result.graph.nodes:
+        _record_layer(node, result)
 
 
 def _record_layer(node: Node, result: Recording) -> None:

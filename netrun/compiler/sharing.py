@@ -12,7 +12,7 @@ from ..layers.base import Declared
 from ..types import Spec
 
 if TYPE_CHECKING:
-    from .graph import Graph, Node
+    from .nodes import Graph, Node
 
 
 @dataclass(eq=False)
@@ -53,11 +53,11 @@ def share(nodes: Sequence[Node], where: Callable[..., Where | None]) -> list[Par
     keys: dict[str, int] = {}
     problems: list[Problem] = []
     for node in nodes:
-        specs = node.message.param
+        specs = node.layer.param_specs()
         count = len(node.layer.blobs)
         if len(specs) > count:
             what = f"{node.name} ({node.layer.type}): {len(specs)} param entries, the layer has {count} parameter blobs"
-            problems.append(Problem(what, where(node.position, "param", count)))
+            problems.append(Problem(what, where(node.position, *node.layer.spec_path(count))))
             continue
         for i, declared in enumerate(node.layer.blobs):
             message = specs[i] if i < len(specs) else schema.ParamSpec()
@@ -90,7 +90,7 @@ def _one(
         raise ConfigError(
             f"{node.name} ({node.layer.type}): param {i} ({declared.name}) has lr_mult {message.lr_mult:g}, but no "
             "gradient reaches it: the forward pass itself updates it",
-            where(node.position, "param", i, "lr_mult"),
+            where(node.position, *node.layer.spec_path(i), "lr_mult"),
             ["leave the param entries out, or write lr_mult: 0"],
         )
     # Caffe counts these blobs among the learnable ones, at rate 0; weight decay still reaches their history.
@@ -114,7 +114,7 @@ def _join(
     where: Callable[..., Where | None],
 ) -> None:
     own, theirs = parameter.spec, owner.spec
-    at = where(node.position, "param", i)
+    at = where(node.position, *node.layer.spec_path(i))
     named = f'param "{message.name}" of layer {node.name} is shared with layer {owner.layer}'
     shapes = [f"{owner.layer}  {theirs}", f"{node.name}  {own}"]
     if message.share_mode == schema.ParamSpec.PERMISSIVE:

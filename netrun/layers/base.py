@@ -63,6 +63,8 @@ class Context:
     Attributes:
         measured: shapes of the tops that the data asked for (:meth:`Layer.measure`); None in the first compilation.
         before: the same layer in the first compilation, for what it carries on in Python.
+        inner: builds the layers inside this one (netrun.layers.body.Build).
+        inside: the layer stands in another one's body, where the shapes of tops are fixed.
     """
 
     phase: int = schema.TEST
@@ -74,6 +76,8 @@ class Context:
     tops: int | None = None
     measured: Sequence[Shape] | None = None
     before: Layer | None = None
+    inner: Any = None
+    inside: bool = False
 
 
 class Layer:
@@ -134,6 +138,22 @@ class Layer:
             values: gives the values of a bottom, by its number, as a NumPy array.
         """
         raise NotImplementedError(f"{type(self).__name__}.measure")
+
+    def param_specs(self) -> Sequence[schema.ParamSpec]:
+        """How its parameter blobs learn, in their order; missing ones are as by default."""
+        return self.message.param
+
+    def spec_path(self, index: int) -> tuple[str | int, ...]:
+        """Where in the layer's message the entry of a parameter blob stands."""
+        return ("param", index)
+
+    def top_weights(self) -> list[float]:
+        """The loss weight of every top where the prototxt says none."""
+        return [1.0 if self.loss and i == 0 else 0.0 for i in range(len(self.message.top) or 1)]
+
+    def unnamed_tops(self) -> Sequence[tuple[Spec, float]]:
+        """Further tops that have no name and count in the loss all the same: spec and weight of each."""
+        return ()
 
     def close(self) -> None:
         """Let go of what the layer holds open (a file it writes)."""
@@ -202,16 +222,19 @@ class Layer:
         """A spec in the net's element type."""
         return Spec(tuple(shape), dtype or self.context.dtype)
 
-    def fail(self, what: str, *, at: str = "", bottom: int | Sequence[int] = (), hint: str = "") -> NoReturn:
+    def fail(
+        self, what: str, *, at: str | tuple[str | int, ...] = "", bottom: int | Sequence[int] = (), hint: str = ""
+    ) -> NoReturn:
         """Refuse: raise a ShapeError that names position, layer and type.
 
         Args:
             what: one line, what is wrong, with the values.
-            at: field of this type's parameters that is to blame ("kernel_size"), for the position.
+            at: field of this type's parameters that is to blame ("kernel_size"), or the way to one, for the position.
             bottom: the bottom, or bottoms, to describe in a line each.
             hint: a line that says what to do.
         """
-        where = self.context.locate(self.param, at) if at and self.param else self.context.locate()
+        way = (at,) if isinstance(at, str) else at
+        where = self.context.locate(self.param, *way) if at and self.param else self.context.locate()
         notes = []
         for i in [bottom] if isinstance(bottom, int) else bottom:
             if i < len(self.message.bottom) and i < len(self.bottom_specs):

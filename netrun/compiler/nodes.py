@@ -1,0 +1,85 @@
+"""What a graph is made of: layers in their places, and the versions of blobs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..config import schema
+from ..layers.base import Layer
+from ..types import STRICT, Numerics, Shape, Spec
+from .sharing import Parameter
+
+AUTOMATIC = "(automatic)"
+"""The blob of a loss layer that names no top: it has a value and a weight, but no name and is no output."""
+
+
+@dataclass(eq=False)
+class Value:
+    """One version of a blob: what one layer wrote under that name. An in-place layer makes the next version."""
+
+    blob: str
+    spec: Spec
+    producer: Node
+    index: int
+    readers: list[tuple[Node, int]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Node:
+    """One layer in its place. ``position`` counts the layers of the file, left out ones included."""
+
+    position: int
+    layer: Layer
+    bottoms: list[Value] = field(default_factory=list)
+    tops: list[Value] = field(default_factory=list)
+    loss_weights: list[float] = field(default_factory=list)
+    parameters: list[Parameter] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.layer.name
+
+    @property
+    def message(self) -> schema.LayerParameter:
+        """The layer's message."""
+        return self.layer.message
+
+    def stops(self, bottom: int) -> bool:
+        """True if no gradient may pass to that bottom."""
+        asked = self.message.propagate_down
+        return bottom in self.layer.skips or (bool(asked) and not asked[bottom])
+
+
+@dataclass
+class Graph:
+    """The layers of one net in one state, connected."""
+
+    name: str
+    phase: int
+    nodes: list[Node]
+    blobs: dict[str, Value]
+    """Last version of every blob, in the order in which the names first appear."""
+    parameters: list[Parameter]
+    """Every learnable blob once, owners only, in Caffe's order."""
+    outputs: list[tuple[str, Value]]
+    """What nobody reads, by display name, in alphabetical order."""
+    force_backward: bool = False
+    numerics: Numerics = STRICT
+    """What the net asks to be computed in."""
+    rebuild: Callable[[Mapping[int, Sequence[Shape]]], Graph] | None = None
+    """The same graph for other shapes of the tops of varying layers, given by position."""
+
+    @property
+    def varying(self) -> list[Node]:
+        """Layers whose top shapes are known only when a forward pass arrives at them."""
+        return [n for n in self.nodes if n.layer.varying]
+
+    @property
+    def inputs(self) -> list[Value]:
+        """Tops of layers that the host feeds."""
+        return [v for n in self.nodes if n.layer.fed for v in n.tops]
+
+
+__all__ = ["AUTOMATIC", "Graph", "Node", "Value"]
