@@ -131,7 +131,8 @@ class _Builder:
             before=self.before.get(position),
             inside=self.inside,
         )
-        context.inner = self.inner(position, message, context)
+        source = self.source.view("layer", position) if self.source else None
+        context.inner = inner_of(message, source, self.state, context)
         if any(top in self.shapes for top in message.top) and cls.fed:
             message = _with_shapes(message, self.shapes)
         node = Node(position, cls(message, context), bottoms)
@@ -142,16 +143,6 @@ class _Builder:
         self.connect_tops(node, specs)
         node.loss_weights = self.loss_weights(node)
         self.nodes.append(node)
-
-    def inner(self, position: int, message: schema.LayerParameter, context: Context) -> Build:
-        """Builds what stands inside a layer."""
-
-        def build_inner(path: Path, given: Mapping[str, Given], before: Body | None) -> Body:
-            source = self.source.view("layer", position) if self.source else None
-            state = replace(self.state, phase=context.phase)
-            return build_body(build, message, source, path, given, before, state, context)
-
-        return build_inner
 
     def unknown_bottoms(self, position: int, message: schema.LayerParameter) -> None:
         for i, bottom in enumerate(message.bottom):
@@ -227,6 +218,20 @@ class _Builder:
         return sorted(found, key=lambda pair: pair[0])
 
 
+def inner_of(message: schema.LayerParameter, source: Source | None, state: State, context: Context) -> Build:
+    """Builds what stands inside a layer, for the context of that layer.
+
+    Args:
+        source: positions of the layer's fields.
+        state: that of the net around.
+    """
+
+    def build_inner(path: Path, given: Mapping[str, Given], before: Body | None) -> Body:
+        return build_body(build, message, source, path, given, before, replace(state, phase=context.phase), context)
+
+    return build_inner
+
+
 def split_name(value: Value, part: int) -> str:
     """The name Caffe gives to one of several copies of a blob that several layers read."""
     return f"{value.blob}_{value.producer.name}_{value.index}_split_{part}"
@@ -243,4 +248,4 @@ def _with_shapes(message: schema.LayerParameter, shapes: Mapping[str, Shape]) ->
     return changed
 
 
-__all__ = ["AUTOMATIC", "Declared", "Graph", "Node", "State", "Value", "build", "split_name"]
+__all__ = ["AUTOMATIC", "Declared", "Graph", "Node", "State", "Value", "build", "inner_of", "split_name"]

@@ -20,6 +20,8 @@ _SOLVER_TYPES = {
     "ADADELTA": "AdaDelta",
     "ADAM": "Adam",
 }
+BODIES = {"recurrent_net_param": ("body",)}
+"""Blocks of a layer with layers inside, and the fields that hold them."""
 _CURRENT_DATA = {v1.TYPES[old]: block for old, block in v1.TRANSFORMED.items()}
 
 
@@ -91,6 +93,8 @@ def upgrade_net(net: schema.NetParameter, source: Source | None = None, lenient:
         _upgrade_layers(net, source, notices)
     if net.input:
         _upgrade_input(net, source, notices)
+    for index, layer in enumerate(net.layer):
+        notices += _upgrade_bodies(layer, source.view("layer", index), lenient)
     notices += adapt(net, source, lenient)
     _freeze_batch_norm(net, source, notices)
     _name_dead_fields(net, source, notices)
@@ -123,6 +127,20 @@ def upgrade_solver(solver: schema.SolverParameter, source: Source | None = None)
     for index, net in enumerate(solver.test_net_param):
         notices += upgrade_net(net, source.view("test_net_param", index), solver.lenient)
     source.notices.extend(notices)
+    return notices
+
+
+def _upgrade_bodies(layer: schema.LayerParameter, source: Source, lenient: bool) -> list[str]:
+    """As ``upgrade_net``, for the layers inside a layer."""
+    notices: list[str] = []
+    for block, bodies in BODIES.items():
+        for name in bodies:
+            if layer.HasField(block) and getattr(layer, block).HasField(name):
+                body = getattr(getattr(layer, block), name)
+                net = schema.NetParameter(layer=body.layer)
+                notices += upgrade_net(net, source.view(block, name), lenient)
+                del body.layer[:]
+                body.layer.MergeFrom(net.layer)
     return notices
 
 

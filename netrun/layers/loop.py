@@ -319,7 +319,7 @@ class Recurrent(Layer):
     def _cont(self, k: Kernels, bottom: Sequence[Any], stepped: dict[Tensor, Any]) -> Tensor:
         """What the state before each step is multiplied by. Run backwards, a stream's last step is its first."""
         given = stop(bottom[self._number[self.p.cont]])
-        placeholder = Tensor(f"{self.p.cont}.seen", Spec(given.shape[1:], given.dtype))
+        placeholder = Tensor(f"{self.p.cont}.seen", Spec(given.shape[1:], str(given.dtype)))
         if self.p.reverse:
             steps, streams = given.shape
             after = k.temp("cont_after", (steps, streams))

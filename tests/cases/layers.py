@@ -348,6 +348,34 @@ for _note, _more in (("peephole", "peephole: true"), ("projection", "projection:
 row("RNN", "no layer behind the state", f"recurrent_param {{ num_output: 3 output_layer: false {_WEIGHTS} }}",
     x(4, 3, 2, batch=False), _LENGTHS, wants=[0], single=False)  # fmt: skip
 row("RNN", "relu", f"recurrent_param {{ num_output: 3 activation: RELU {_WEIGHTS} }}", x(4, 3, 2, batch=False))
+_IP = "inner_product_param { num_output: 3 weight_filler { type: 'uniform' min: -0.5 max: 0.5 } }".replace("'", '"')
+_STEP = (
+    f'layer {{ name: "in" type: "InnerProduct" bottom: "x0" top: "in" {_IP} }} '
+    f'layer {{ name: "re" type: "InnerProduct" bottom: "h" top: "re" {_IP} }} '
+    'layer { name: "sum" type: "Eltwise" bottom: "in" bottom: "re" top: "sum" } '
+    'layer { name: "new" type: "TanH" bottom: "sum" top: "y0" } '
+)
+
+
+def _loop(body: str, more: str = "", state: str = "dim: 3") -> str:
+    return f'recurrent_net_param {{ {more} state {{ name: "h" next: "y0" {state} }} body {{ {body} }} }}'
+
+
+row("Recurrent", "plain", _loop(_STEP), x(3, 2, 4))
+row("Recurrent", "cont and what lives on", _loop(_STEP, 'cont: "x1"', "dim: 3 carry: true"), x(3, 2, 4), _CONT,
+    wants=[0])  # fmt: skip
+row("Recurrent", "the other way", _loop(_STEP, 'cont: "x1" reverse: true'), x(3, 2, 4), _CONT, wants=[0])
+row("Recurrent", "a learned first value", _loop(_STEP, 'cont: "x1"', 'dim: 3 filler { value: 0.3 } last: "y1"'),
+    x(3, 2, 4), _CONT, wants=[0], tops=2)  # fmt: skip
+row("Recurrent", "a first value from outside, an input that stays", _loop(
+    _STEP + 'layer { name: "add" type: "Eltwise" bottom: "x2" bottom: "y0" top: "y1" eltwise_param { operation: PROD } '
+    "}", 'static: "x2"', 'initial: "x1" last: "y2"'), x(3, 2, 4), x(2, 3, batch=False), x(2, 3, batch=False),
+    tops=3)  # fmt: skip
+row("Recurrent", "no input but a first value", _loop(_STEP.replace('"x0"', '"h"'), "steps: 3", 'initial: "x0"'),
+    x(2, 3))  # fmt: skip
+row("Recurrent", "masks", _loop(
+    _STEP.replace('top: "y0"', 'top: "y"') + 'layer { name: "drop" type: "Dropout" bottom: "y" top: "y0" } '
+), x(3, 2, 4), phase=TRAIN)  # fmt: skip
 row("LSTMUnit", "plain", "", x(1, 3, 2), x(1, 3, 8), x(1, 3, values=classes(2)), wants=[0, 1], tops=2)
 row("LSTMUnit", "fractions of a memory", "", x(2, 3), x(2, 12), x(2, values=fractions), wants=[0, 1], tops=2)
 

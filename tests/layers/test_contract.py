@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from cases.layers import LAYERS, LayerCase
 
+from netrun.compiler.graph import inner_of
+from netrun.compiler.rules import State
 from netrun.cpu.reference import Reference
 from netrun.kernels import OPS
 from netrun.layers import Context, Layer
@@ -21,7 +23,9 @@ COMPUTED = pytest.mark.parametrize("case", [c for c in LAYERS if not Layer.regis
 def make(case: LayerCase, dtype: str = "float32") -> Layer:
     if case.needs:
         pytest.importorskip(case.needs)
-    return Layer.registry[case.type](case.message(), Context(phase=case.phase, dtype=dtype))
+    message, context = case.message(), Context(phase=case.phase, dtype=dtype)
+    context.inner = inner_of(message, None, State(case.phase), context)
+    return Layer.registry[case.type](message, context)
 
 
 def specs(case: LayerCase, dtype: str = "float32") -> list[Spec]:
