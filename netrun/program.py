@@ -124,7 +124,12 @@ class Recorder(Kernels):
     def new(self, name: str, spec: Spec, kind: Kind) -> Tensor:
         """A tensor with a name of its own: a second "x" is called "x@2"."""
         count = self._names[name] = self._names.get(name, 0) + 1
-        return Tensor(name if count == 1 else f"{name}@{count}", spec, kind)
+        full = name if count == 1 else f"{name}@{count}"
+        if count > 1 and full in self._names:  # somebody asked for that very name: the body of a loop in a loop
+            return self.new(name, spec, kind)
+        if count > 1:
+            self._names[full] = 1
+        return Tensor(full, spec, kind)
 
     def view(self, x: Any, shape: Sequence[int]) -> Any:
         return x.view(shape)

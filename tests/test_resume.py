@@ -174,14 +174,26 @@ def carried_state_is_resumed(net: str, form: str) -> None:
         assert second.losses == straight.losses
 
 
+LOOP = """recurrent_net_param {
+    output: "new" cont: "cont" state { name: "s" next: "new" dim: 3 carry: true }
+    body {
+      layer { name: "x" type: "InnerProduct" bottom: "x" top: "a"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+      layer { name: "s" type: "InnerProduct" bottom: "s" top: "b"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+      layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" }
+      layer { name: "drop" type: "Dropout" bottom: "sum" top: "sum" dropout_param { dropout_ratio: 0.2 } }
+      layer { name: "new" type: "TanH" bottom: "sum" top: "new" } } }"""
+
+
 @pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
-@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+@pytest.mark.parametrize("kind", ["LSTM", "RNN", "Recurrent"])
 def test_what_a_recurrent_layer_carries_is_resumed(
     kind: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sequences(tmp_path)
     monkeypatch.chdir(tmp_path)
-    carried_state_is_resumed(CARRYING.format(name="r", kind=kind, body=BUILT_IN), form)
+    carried_state_is_resumed(CARRYING.format(name="r", kind=kind, body=LOOP if kind == "Recurrent" else BUILT_IN), form)
 
 
 def test_carried_states_of_another_batch_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,16 +33,16 @@ def elide_copies(program: Program) -> tuple[Program, dict[Tensor, Tensor]]:
             x, y = call.tensors()
             x = follow(x)
             apart = y.root in program.apart or x.root in changed
-            if x.dtype == y.dtype and y.root.kind in _TRANSIENT and not apart and y.base is None:
-                alias[y.root] = x.view(y.shape)
+            if x.dtype == y.dtype and y.root.kind in _TRANSIENT and not apart:
+                alias[y.root] = x.view(y.root.shape)  # y may be a view, but a view shows all of its root
                 continue
         call = call.map(follow)
         if call.op.name == "concat" and call.attrs["axis"] == 0:
             *xs, y = call.tensors()
             parts = tuple(x.root for x in xs)
-            plain = y.base is None and y.root.kind in _TRANSIENT and y.root not in program.apart
+            plain = y.root.kind in _TRANSIENT and y.root not in program.apart
             if plain and parts in joined and joined[parts].dtype == y.dtype:
-                alias[y.root] = joined[parts].view(y.shape)
+                alias[y.root] = joined[parts].view(y.root.shape)
                 continue
             if plain and not any(part in changed for part in parts):
                 joined.setdefault(parts, y)

@@ -192,7 +192,7 @@ class Recurrent(Layer):
                 shape = shape[1:]
             if shape[:1] != (streams,) or (dims and shape[1:] != dims):
                 text = " ".join(map(str, (streams, *(dims or ("...",)))))
-                self.fail(f'the first value of the state "{message.name}" has the shape N ... = {text}', bottom=number)
+                self.fail(f'the first value of the state "{message.name}" wants the shape {text}', bottom=number)
             dims = shape[1:]
         if any(n < 1 for n in dims):
             self.fail(f'dim of the state "{message.name}" has to be at least 1', at=("state", index, "dim"))

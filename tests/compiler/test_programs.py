@@ -52,6 +52,18 @@ NETS = {
         'layer { name: "flat" type: "Flatten" bottom: "two" top: "flat" }\n' + IP.replace("BOTTOM", "flat") + LOSS,
         "momentum: 0.9",
     ),
+    "recurrent": (
+        'layer { name: "d" type: "Input" top: "x" top: "cont" top: "t" input_param { shape { dim: 3 dim: 2 dim: 4 } '
+        "shape { dim: 3 dim: 2 } shape { dim: 3 dim: 2 dim: 5 } } }\n"
+        'layer { name: "rnn" type: "Recurrent" bottom: "x" bottom: "cont" top: "y" recurrent_net_param { cont: "cont" '
+        'state { name: "h" next: "new" dim: 5 carry: true } output: "new" body {\n'
+        + IP.replace("BOTTOM", "x")
+        + IP.replace("BOTTOM", "h").replace('"ip"', '"re"')
+        + 'layer { name: "sum" type: "Eltwise" bottom: "ip" bottom: "re" top: "sum" }\n'
+        'layer { name: "new" type: "TanH" bottom: "sum" top: "new" } } } }\n'
+        'layer { name: "l" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "l" }\n',
+        "",
+    ),
     "shared_clipped_and_summed": (
         IMAGES + 'layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" inner_product_param { num_output: 3 } '
         'param { name: "w" } '
