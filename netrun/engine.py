@@ -22,7 +22,7 @@ from .layers.inputs import MemoryData
 from .params import initialise
 from .program import Program
 from .recipe import Recipe, constant_tops
-from .runner import another_shape, label_ranges, open_layer
+from .runner import fit, label_ranges, open_layer
 from .session import SHARED, Session
 from .types import Shape, Spec, Tensor
 from .varying import open_session
@@ -119,14 +119,17 @@ class Engine:
         """Compile backward too. What it needs of a forward pass that ran without it (where the maxima were) is worked
         out once more, in memory of its own, so that nothing that can be seen changes."""
         self.both_ways = True
-        graph = self.graph
+        graph, fed = self.graph, self.now.session.fed
         self._forms.clear()
         self.now = self._settle(graph)
-        if not self.forwards:
-            return
         whole = self.now.whole
         aside = Visible(self.device)
-        again = Session(whole.program, self.device, self.shared, aside)
+        again = open_session((whole.recording, whole.program), _again, self.device, self.shared, aside)
+        for position, shapes in fed:  # what the data layers brought last
+            self.now.session.fit(position, shapes)
+            again.fit(position, shapes)
+        if not self.forwards:
+            return
         inputs = [*whole.recording.feeds.values(), *whole.recording.states.values(), whole.recording.clock]
         for tensor in inputs:
             again.write(tensor, self.now.session.read(tensor))
@@ -181,7 +184,7 @@ class Engine:
                 root = self.now.session.owner(found)
                 self._away.add(root.name)
                 return Tensor(root.name, Spec(asked, found.dtype), root.kind)
-            if not self.graph.varying:
+            if not self.graph.loose:
                 return found
             shape = self.now.session.resolve(whole.data[name]).shape
             found = self.now.session.resolve(found)
@@ -256,7 +259,7 @@ class Engine:
         form.session.write(form.whole.recording.clock, np.int64(self.forwards if clock is None else clock))
         self.forwards += low == 0
         self._run(form, False, low, high)
-        if self.graph.varying:
+        if self.graph.loose:
             for tensor, weight in form.whole.weights():  # perhaps of another shape now
                 seed = form.session.resolve(tensor)
                 form.session.write(seed, np.full(seed.shape, weight))
@@ -353,9 +356,9 @@ class Engine:
             if feeder is None:
                 continue
             constant = constant_tops(node)
-            for value, batch in zip(node.tops, feeder.next(), strict=True):
-                if batch.shape != value.spec.shape:
-                    raise another_shape(node, value, batch.shape)
+            batches = feeder.next()
+            fit(self.now.session, node, [self.recording.tensors[value] for value in node.tops], batches)
+            for value, batch in zip(node.tops, batches, strict=True):
                 if value.blob not in given and value.index not in constant:
                     self.put(self.recording.tensors[value], batch)
 

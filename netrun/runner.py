@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,10 @@ from .compiler.record import Recording, record
 from .config import schema
 from .data.feeder import Cursor, Feeder
 from .device import Device
-from .errors import DataError, NetrunError, WeightsError
+from .errors import ConfigError, DataError, NetrunError, WeightsError
 from .program import Program
 from .session import Memory, Session
-from .types import Shape, Tensor
+from .types import Tensor
 from .varying import open_session
 
 
@@ -115,10 +115,10 @@ class Runner:
                 asked = time.perf_counter()
                 batches = feeder.next()
                 self.waited += time.perf_counter() - asked
-                for value, batch in zip(node.tops, batches, strict=True):
-                    if batch.shape != value.spec.shape:
-                        raise another_shape(node, value, batch.shape)
-                    self.session.device.write(self.session.array(self.recording.tensors[value]), batch)
+                tensors = [self.recording.tensors[value] for value in node.tops]
+                fit(self.session, node, tensors, batches)
+                for tensor, batch in zip(tensors, batches, strict=True):
+                    self.session.device.write(self.session.array(tensor), batch)
         self.tick()
 
     def tick(self) -> None:
@@ -196,14 +196,29 @@ class Runner:
             node.layer.close()
 
 
-def another_shape(node: Node, value: Value, got: Shape) -> DataError:
-    """What to say of a batch that does not fit the compiled net."""
-    return DataError(
-        f'{node.name} ({node.layer.type}): this batch of "{value.blob}" has the shape {" ".join(map(str, got))}, '
-        f"the net is compiled for {' '.join(map(str, value.spec.shape))}",
-        node.layer.context.locate(),
-        ["records of different sizes need a crop_size, or new_height and new_width"],
-    )
+def fit(session: Session, node: Node, tensors: Sequence[Tensor], batches: Sequence[np.ndarray[Any, Any]]) -> None:
+    """Bring a session to the shapes of the batches that a data layer is about to write.
+
+    Raises:
+        DataError: the layer's batches have to have one shape, or a layer behind it does not fit the new one.
+    """
+    for value, tensor, batch in zip(node.tops, tensors, batches, strict=True):
+        wanted = session.resolve(tensor).shape
+        if batch.shape == wanted:
+            continue
+        notes = [f"the net is compiled for {' '.join(map(str, wanted))}"]
+        if node.layer.flexible:
+            try:
+                session.fit(node.position, [b.shape for b in batches])
+                return
+            except ConfigError as error:
+                notes = [line for problem in error.problems for line in (problem.what, *problem.notes)]
+        raise DataError(
+            f'{node.name} ({node.layer.type}): this batch of "{value.blob}" has the shape '
+            f"{' '.join(map(str, batch.shape))}, which the net cannot follow",
+            node.layer.context.locate(),
+            [*notes, "records of different sizes need a crop_size, or new_height and new_width"],
+        )
 
 
 def kept(recording: Recording) -> frozenset[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,10 @@ from .device import Array, Device, Step
 from .errors import DataError, OutOfMemoryError
 from .program import Arg, Call, Program
 from .shortage import shortage
-from .types import PERSISTENT, Spec, Tensor
+from .types import PERSISTENT, Shape, Spec, Tensor
+
+Fed = tuple[tuple[int, tuple[Shape, ...]], ...]
+"""Positions of data layers, and the shapes that each brings."""
 
 
 class Memory:
@@ -88,6 +91,7 @@ class Session:
     Args:
         shared: memory of what several sessions use (parameters, history); one of its own otherwise.
         own: memory of what this session alone carries (states, controls), if it shall outlive the session.
+        arena, scratch: give memory of at least so many bytes for what lives within a run, if sessions share it.
         frozen: what is computed from parameters alone is kept from run to run, until a parameter is written through
             a Memory or a Session or updated by one. Not for parameters whose arrays somebody may write into.
 
@@ -103,6 +107,8 @@ class Session:
         shared: Memory | None = None,
         own: Memory | None = None,
         *,
+        arena: Callable[[int], Any] | None = None,
+        scratch: Callable[[int], Any] | None = None,
         frozen: bool = False,
     ) -> None:
         self.device = device
@@ -118,9 +124,9 @@ class Session:
         starting = [(t, value) for t, value in program.initial.items() if t.name not in self.own]
         taken = sum(t.spec.nbytes for t in program.persistent() if t.kind in SHARED and t.name in self.shared)
         try:
-            self._arena = device.allocate(max(self.plan.arena, 1))
+            self._arena = (arena or device.allocate)(max(self.plan.arena, 1))
             taken += self.plan.arena
-            self._scratch = device.allocate(max(self.plan.scratch, 1))
+            self._scratch = (scratch or device.allocate)(max(self.plan.scratch, 1))
             taken += self.plan.scratch
             self.steps: list[Step] = [self._bind(call) for call in self.program.calls]
         except OutOfMemoryError as error:
@@ -133,7 +139,8 @@ class Session:
         self._run: Step = device.capture([s for c, s in pairs if id(c) not in known])
         self._seen = -1
         changed = (t for call in self.program.calls if call.op.name == "update" for t in call.writes())
-        self._learns = any(t.root.kind in SHARED for t in changed)
+        self.learns = any(t.root.kind in SHARED for t in changed)
+        """Whether a run changes parameters."""
         self.feeds = {name: self.array(tensor) for name, tensor in self.program.feeds.items()}
 
     # ------------------------------------------------------------------------------------------------------- memory
@@ -174,7 +181,7 @@ class Session:
             self._opening()
             self._seen = self.shared.version
         self._run()
-        if self._learns:
+        if self.learns:
             self.shared.version += 1
 
     def part(self, wanted: Callable[[str], bool]) -> Step:
@@ -185,6 +192,19 @@ class Session:
     def resolve(self, tensor: Tensor) -> Tensor:
         """The tensor that stands for this one now: itself, where shapes are fixed."""
         return tensor
+
+    @property
+    def fed(self) -> Fed:
+        """By the position of every data layer that brings other shapes than the first time, those shapes."""
+        return ()
+
+    def fit(self, position: int, shapes: Sequence[Shape]) -> None:
+        """Go over to other shapes of what the data layer at a position of the file brings, before it is written.
+
+        Raises:
+            ShapeError: a parameter would need another shape.
+        """
+        raise NotImplementedError("this session has one set of shapes")
 
     def owner(self, tensor: Tensor) -> Tensor:
         """The tensor whose memory this one is: its own, or that of what it is a copy of."""

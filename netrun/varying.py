@@ -1,7 +1,8 @@
 """Nets whose shapes depend on data: a program is run up to such a layer, and the rest is compiled for what it finds.
 
-Filter, and layers in Python, say the shapes of their tops only when a forward pass arrives at them. What is compiled
-for one set of shapes is kept; all of it works on the same memory, so what came before the layer stands where it was.
+Data layers bring batches of the shapes that their records have. Filter, and layers in Python, say the shapes of their
+tops only when a forward pass arrives at them. What is compiled for one set of shapes is kept; all of it works on the
+same memory, so what came before the layer stands where it was.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .device import Array, Device, Step
 from .errors import ConfigError, ShapeError
 from .layers.base import Reshaped
 from .program import Program
-from .session import Memory, Session, Timing
+from .session import Fed, Memory, Session, Timing
 from .types import Shape, Tensor
 
 Compiled = tuple[Recording, Program]
@@ -44,15 +45,27 @@ def open_session(
     Args:
         first: a recorded net and a program made of it.
         again: makes both for a graph of the same net with other shapes.
-        frozen: as in Session; a net whose shapes vary computes everything in every run.
+        frozen: as in Session; a net with a varying layer computes everything in every run.
 
     Raises:
         as Session and as ``compile``.
     """
     recording, program = first
-    if not recording.graph.varying:
+    if not recording.graph.loose:
         return Session(program, device, shared, own, frozen=frozen)
-    return Varying(first, again, device, shared or Memory(device), own or Memory(device))
+    return Varying(first, again, device, shared or Memory(device), own or Memory(device), frozen)
+
+
+class _Room:
+    """Memory for what lives within a run: one block for all sets of shapes, since only one of them runs at a time."""
+
+    def __init__(self, device: Device) -> None:
+        self.device, self.size, self.block = device, 0, None
+
+    def __call__(self, size: int) -> Any:
+        if size > self.size:
+            self.block, self.size = self.device.allocate(size), size
+        return self.block
 
 
 @dataclass(eq=False)
@@ -71,21 +84,32 @@ class Varying(Session):
     """A session that is another one for every set of shapes that it meets. Tensors are those of the first program."""
 
     def __init__(
-        self, first: Compiled, again: Callable[[Graph], Compiled], device: Device, shared: Memory, own: Memory
+        self,
+        first: Compiled,
+        again: Callable[[Graph], Compiled],
+        device: Device,
+        shared: Memory,
+        own: Memory,
+        frozen: bool = False,
     ) -> None:
         self.device, self.shared, self.own = device, shared, own
         self._first, self._again = first[0].graph, again
         self._places = [i for i, node in enumerate(self._first.nodes) if node.layer.varying]
         _check_names(self._first)
-        self._known: OrderedDict[Shapes, _Variant] = OrderedDict()
+        self._frozen = frozen and not self._places
+        self._fed: Fed = ()
         self._shapes: Shapes = (None,) * len(self._places)
-        self._now = self._known[self._shapes] = self._open(*first)
+        self._arena, self._scratch = _Room(device), _Room(device)
+        self._now = self._open(*first)
+        self._known: OrderedDict[tuple[Fed, Shapes], _Variant] = OrderedDict({(self._fed, self._shapes): self._now})
         self._show()
         self._all = self.part(lambda origin: True)
 
     def _open(self, recording: Recording, program: Program) -> _Variant:
         tensors = {t.name: t for t in (*program.tensors(), *program.keeps)}
-        session = Session(_surviving(program, recording, self._places), self.device, self.shared, self.own)
+        program = _surviving(program, recording, self._places)
+        rooms = {"arena": self._arena, "scratch": self._scratch}
+        session = Session(program, self.device, self.shared, self.own, **rooms, frozen=self._frozen)
         positions = _positions(recording.graph, (call.origin for call in session.program.calls))
         return _Variant(recording, session, tensors, positions)
 
@@ -112,7 +136,11 @@ class Varying(Session):
     # ---------------------------------------------------------------------------------------------------------- run
     def run(self) -> None:
         """One pass over all calls."""
+        if not self._places:
+            self._now.session.run()
+            return
         self._all()
+        self.shared.version += self._now.session.learns
 
     def part(self, wanted: Callable[[str], bool]) -> Step:
         """As Session.part; the shapes of a varying layer are asked for if its forward pass is wanted."""
@@ -156,23 +184,44 @@ class Varying(Session):
             self._go_over(number, measured)
 
     def _go_over(self, number: int, measured: tuple[Shape, ...]) -> None:
-        shapes = (*self._shapes[:number], measured, *(None,) * (len(self._places) - number - 1))
-        if shapes not in self._known:
-            self._known[shapes] = self._build(shapes)
+        self._enter(self._fed, (*self._shapes[:number], measured, *(None,) * (len(self._places) - number - 1)))
+
+    @property
+    def fed(self) -> Fed:
+        """As Session.fed."""
+        return self._fed
+
+    def fit(self, position: int, shapes: Sequence[Shape]) -> None:
+        """As Session.fit."""
+        given = {**dict(self._fed), position: tuple(tuple(shape) for shape in shapes)}
+        first = next(node for node in self._first.nodes if node.position == position)
+        if given[position] == tuple(value.spec.shape for value in first.tops):
+            del given[position]
+        self._enter(tuple(sorted(given.items())), (None,) * len(self._places))
+
+    def _enter(self, fed: Fed, shapes: Shapes) -> None:
+        """Go over to what is compiled for these shapes."""
+        if (fed, shapes) not in self._known:
+            before = self._arena.size, self._scratch.size
+            made = self._build(fed, shapes)
+            if before != (self._arena.size, self._scratch.size):
+                self._known.clear()  # they hold on to the smaller block, and would cost its memory once more
+            self._known[fed, shapes] = made
             if len(self._known) > LIMIT:
                 self._known.popitem(last=False)
-        self._known.move_to_end(shapes)
-        self._shapes, self._now = shapes, self._known[shapes]
+        self._known.move_to_end((fed, shapes))
+        self._fed, self._shapes, self._now = fed, shapes, self._known[fed, shapes]
         self._show()
 
     def _bottom(self, node: Node, i: int) -> np.ndarray[Any, Any]:
         return self.device.read(self._now.session.array(self._now.recording.tensors[node.bottoms[i]]))
 
-    def _build(self, shapes: Shapes) -> _Variant:
+    def _build(self, fed: Fed, shapes: Shapes) -> _Variant:
         rebuild = self._first.rebuild
         assert rebuild is not None  # whoever builds a graph with varying layers gives it
         nodes = [self._first.nodes[place] for place in self._places]
-        graph = rebuild({n.position: s for n, s in zip(nodes, shapes, strict=True) if s is not None})
+        measured = {n.position: s for n, s in zip(nodes, shapes, strict=True) if s is not None}
+        graph = rebuild({**dict(fed), **measured})
         for old, new in zip(self._first.parameters, graph.parameters, strict=True):
             if old.spec != new.spec:
                 raise ShapeError(

@@ -77,6 +77,11 @@ class Graph:
         return [n for n in self.nodes if n.layer.varying]
 
     @property
+    def loose(self) -> bool:
+        """True if shapes may change while the net runs: with what varying layers find, or what data layers bring."""
+        return any(n.layer.varying or n.layer.flexible for n in self.nodes)
+
+    @property
     def inputs(self) -> list[Value]:
         """Tops of layers that the host feeds."""
         return [v for n in self.nodes if n.layer.fed for v in n.tops]

@@ -61,7 +61,7 @@ def _colour(settings: Settings) -> Colour:
 
 
 class Batches:
-    """Makes batch after batch; used by one thread at a time."""
+    """Makes batch after batch; used by one thread at a time. The shape of a batch is that of its first record."""
 
     def __init__(self, settings: Settings) -> None:
         """Opens the source and fixes the shapes by its first record. Raises DataError, ConfigError."""
@@ -96,10 +96,7 @@ class Batches:
         words = self.settings.words(draws, size) if self.random else None
         with _blaming(self.settings):
             found = [self._database.read(number) for number in self._order.records(position, size)]
-        data = np.empty(self.shapes[0], np.float32)
-        labels = self._alike(found, words, data)
-        if labels is None:
-            labels = self._different(found, words, data)
+        data, labels = self._alike(found, words) or self._different(found, words)
         if len(self.shapes) == 1:
             return [data]
         self._check_labels(found, labels)
@@ -110,7 +107,7 @@ class Batches:
         self._decoders.close()
         self._database.close()
 
-    def _alike(self, found: list[tuple[bytes, bytes]], words: Words | None, data: Floats) -> list[int] | None:
+    def _alike(self, found: list[tuple[bytes, bytes]], words: Words | None) -> tuple[Floats, list[int]] | None:
         """Raw 8-bit records that differ in pixels and label alone: no parsing, one transform for the batch."""
         if self._plain is None:
             return None
@@ -120,31 +117,41 @@ class Batches:
         if len(known) < len(parts):
             return None
         values = np.frombuffer(b"".join([pixels for pixels, _ in known]), np.uint8)
+        data = np.empty(self.shapes[0], np.float32)
         self._transform.batch(values.reshape(len(known), *self._shape), words, data)
-        return [label for _, label in known]
+        return data, [label for _, label in known]
 
-    def _different(self, found: list[tuple[bytes, bytes]], words: Words | None, data: Floats) -> list[int]:
-        """All other records, each on its own; images are decoded on several cores."""
-        settings, transform = self.settings, self._transform
-        labels = [0] * len(found)
+    def _different(self, found: list[tuple[bytes, bytes]], words: Words | None) -> tuple[Floats, list[int]]:
+        """All other records, each on its own; images are decoded on several cores. The first one gives the shape."""
+        settings = self.settings
         records: list[Record] = []
+        for key, value in found:
+            with _blaming(settings, key):
+                records.append(parse(value))
+        with _blaming(settings, found[0][0]):
+            first = pixels_of(records[0], self._colour)
+            transform = self._transform_for(first.shape)
+        data = np.empty((len(found), *transform.shape), np.float32)
 
         def work(i: int) -> None:
             with _blaming(settings, found[i][0]):
-                pixels = pixels_of(records[i], self._colour)
+                pixels = pixels_of(records[i], self._colour) if i else first
                 transform.check(pixels.shape)
             transform.one(pixels, None if words is None else words[i], data[i])
 
-        for i, (key, value) in enumerate(found):
-            with _blaming(settings, key):
-                records.append(parse(value))
-            labels[i] = records[i].label
         if any(record.encoded for record in records):
             self._decoders.each(work, len(records))
         else:
             for i in range(len(records)):
                 work(i)
-        return labels
+        return data, [record.label for record in records]
+
+    def _transform_for(self, shape: Shape3) -> Transform:
+        """The transform of a batch whose first record has this shape: without a crop, batches follow their records."""
+        transform = self.settings.layer.transform_param
+        if shape == self._shape or transform.crop_size or transform.mean_file or shape[0] != self._shape[0]:
+            return self._transform
+        return Transform(transform, self.settings.phase, shape, None)
 
     def _check_labels(self, found: list[tuple[bytes, bytes]], labels: list[int]) -> None:
         top = self.settings.layer.top[1]

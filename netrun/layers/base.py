@@ -100,6 +100,8 @@ class Layer:
     """Bottoms that never receive a gradient (labels, indices)."""
     varying: ClassVar[bool] = False
     """The shapes of the tops depend on values: they are known only when a forward pass arrives here (``measure``)."""
+    flexible: bool = False
+    """A fed layer that may bring batches of other shapes than the first; ``setup`` heeds ``context.measured`` then."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

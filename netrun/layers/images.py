@@ -13,7 +13,7 @@ class ImageData(Data):
 
     A line of the list may carry several labels, whole numbers or not, which give a label top (N, L); which of them
     belong to the file's name is decided by what file is there. Labels keep their fraction, where Caffe would cut it
-    off. A batch has the shape of its first image, and without a size all of its images have to agree. Images come
+    off. A batch has the shape of its first image, as with Data, and all of its images have to agree. Images come
     upright if their file says how the camera was held, as OpenCV reads them; resizing is OpenCV's, level by level.
     """
 

@@ -96,15 +96,20 @@ class Data(_Read):
     """y = the next records of a database
 
     No bottom. Tops: the images, N C H W, N = batch_size and C H W those of a record after the crop; if named, the
-    labels, (N,).
+    labels, (N,). Without a crop_size every batch has the shape of its first record, and the net goes along; all of its
+    records have to agree, so that only with batch_size 1 records of all sizes can follow one another.
     """
 
     param = "data_param"
     tops: ClassVar[Count] = (1, 2)
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
-        context = self.context
-        shapes = data_shapes(self.message, context.phase, folder=context.folder, where=context.locate())
+        context, transform = self.context, self.message.transform_param
+        fixed = transform.crop_size or transform.mean_file or getattr(self.p, "new_height", 0)
+        self.flexible = self.type in ("Data", "ImageData") and not fixed
+        shapes = context.measured
+        if shapes is None:
+            shapes = data_shapes(self.message, context.phase, folder=context.folder, where=context.locate())
         return [self.spec(shape) for shape in shapes]
 
     def open(self, how: Opening) -> Feeder:
