@@ -26,16 +26,18 @@ def load(
     device: str | Device = "cpu",
     shape: Sequence[int] | None = None,
     stages: Sequence[str] = (),
+    lenient: bool = False,
 ) -> Net:
     """A net ready to use, of a prototxt for training or for use, with its weights.
 
     Args:
         shape: of the input, N C H W; what the data layer says by default, with a batch of one.
+        lenient: go on without what other people's Caffe has and netrun lacks.
 
     Raises:
         UsageError: a file is missing, or nothing tells the shape of the input. ConfigError, WeightsError.
     """
-    message, _ = read_net(net)
+    message, _ = read_net(net, lenient)
     folder = str(Path(net).parent)
     if any(_is_data(layer) for layer in message.layer):
         message = deploy(message, folder=folder, shape=shape, stages=stages)

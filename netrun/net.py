@@ -24,7 +24,7 @@ from .device import Device, open_device
 from .engine import Engine
 from .errors import UsageError
 from .names import Named, NamedParameters, unknown_layer
-from .params import Report, load
+from .params import LoadOptions, Report, load
 from .predict import Images, Predictor
 from .recipe import Recipe
 from .session import Session
@@ -296,14 +296,14 @@ class Net:
         return self._predictor
 
     # -------------------------------------------------------------------------------------------------------- weights
-    def load(self, weights: str | os.PathLike[str]) -> Report:
-        """Copy the weights of a file into the layers of the same name.
+    def load(self, weights: str | os.PathLike[str], options: LoadOptions | None = None) -> Report:
+        """Copy the weights of a file into the layers of the same name, or as ``options`` say.
 
         Raises:
             UsageError: there is no such file. WeightsError: it is damaged or does not fit; nothing is changed then.
         """
         self.memory.send()
-        self.report = load(self.recording, self.memory, os.fspath(weights))
+        self.report = load(self.recording, self.memory, os.fspath(weights), options)
         self.memory.renew()
         return self.report
 

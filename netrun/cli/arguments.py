@@ -258,6 +258,8 @@ def _features(parser: Parser) -> None:
         help="FILE.npz, FILE.h5, or a folder of .npy files; with --backend a database (default: features)",
     )  # fmt: skip
     parser.add_argument("--backend", choices=("lmdb", "leveldb"), help="a database of float records, as Caffe's")
+    _loading(parser)
+    _lenient(parser)
     _device(parser, "auto")
     _numerics(parser)
     _state(parser, phase=None)
@@ -274,6 +276,8 @@ def _classify(parser: Parser) -> None:
         help="what to subtract: B,G,R, a .binaryproto or a .npy file (default: what transform_param says)",
     )  # fmt: skip
     parser.add_argument("--top", type=_count, default=5, metavar="N", help="how many classes (default: 5)")
+    _loading(parser)
+    _lenient(parser)
     _device(parser, "auto")
     _log(parser)
     _json(parser)
@@ -290,6 +294,7 @@ def _draw(parser: Parser) -> None:
     parser.add_argument(
         "--rankdir", default="TB", metavar="DIR", help="TB, LR, BT or RL: where data flow (default: TB)"
     )
+    _lenient(parser)
 
 
 _TABLE = (

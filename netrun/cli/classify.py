@@ -12,8 +12,10 @@ from ..data.stats import read_mean
 from ..deploy import load
 from ..errors import UsageError
 from ..net import Net
+from ..params import LoadOptions
 from . import results
 from .device import choose_device
+from .loading import loading
 from .logs import open_log
 
 
@@ -24,8 +26,11 @@ def run(args: argparse.Namespace) -> int:
     if not args.weights:
         raise UsageError("netrun classify: no weights are given", None, ["--weights net_iter_1000.caffemodel"])
     labels = _read_labels(args.labels) if args.labels else []
-    device = choose_device(args.device, args.gpu, open_log(args.log), "test")
-    with load(args.model, args.weights, device=device) as net:
+    log = open_log(args.log)
+    device = choose_device(args.device, args.gpu, log, "test")
+    with load(args.model, device=device, lenient=args.lenient) as net:
+        for line in net.load(args.weights, LoadOptions.of(loading(args))).lines():
+            log(line, "net.cpp:744")
         if args.mean:
             _set_mean(net, args.mean)
         found = net.predict(list(args.images))

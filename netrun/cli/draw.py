@@ -14,7 +14,7 @@ from .files import phase_of, read_any
 
 def run(args: argparse.Namespace) -> int:
     """Write a net's picture and print the name of the file; returns the exit code."""
-    message, source = read_any(args.file)
+    message, source = read_any(args.file, args.lenient)
     if isinstance(message, schema.SolverParameter):
         check_counts(message, source)
         message = net_to_train(message, source, source.folder).message

@@ -15,7 +15,7 @@ from ..config import schema
 from ..config.upgrade import read_net
 from ..data.feature_files import write_features
 from ..errors import UsageError, nearest
-from ..params import initialise, load
+from ..params import initialise
 from ..program import Program
 from ..runner import Runner
 from ..session import Memory
@@ -23,7 +23,8 @@ from ..types import Tensor
 from ..varying import open_session
 from . import numerics
 from .device import choose_device
-from .logs import open_log
+from .loading import load_weights
+from .logs import open_log, tell
 from .progress import Bar, is_terminal
 from .test import model_file
 from .train import stages
@@ -35,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.weights:
         raise UsageError("netrun features: no weights are given", None, ["--weights net_iter_1000.caffemodel"])
     log = open_log(args.log)
-    message, source = read_net(file)
+    message, source = read_net(file, args.lenient)
+    tell(log, source.notices)
     numerics.apply(message, args)
     device = choose_device(args.device, args.gpu, log, "test")
     graph = build(message, source, State(schema.TEST, args.level or 0, tuple(stages(args.stage))))
@@ -50,9 +52,7 @@ def run(args: argparse.Namespace) -> int:
     tensors = {name: recording.blob(name) for name in names}
     memory = Memory(device)
     initialise(recording, memory, seed=0)
-    for weights in args.weights.split(","):
-        for line in load(recording, memory, weights.strip()).lines():
-            log(line, "net.cpp:744")
+    load_weights(recording, memory, args, log)
     runner = Runner("test0", recording, open_session((recording, program), compiled, device, memory))
     runner.open()
     bar = Bar(sys.stderr, "features", args.batches) if is_terminal(sys.stderr) else None

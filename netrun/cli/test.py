@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from ..compiler.graph import State, build
 from ..compiler.record import record
 from ..config import schema
 from ..config.upgrade import read_net
 from ..errors import UsageError
-from ..params import LoadOptions, initialise, load
+from ..params import initialise
 from ..runner import Averages, Runner, open_forward
 from ..session import Memory
 from . import numerics, results
 from .device import choose_device
-from .loading import loading
+from .loading import load_weights
 from .logs import open_log, start_bar, tell
 from .train import stages
 
@@ -34,11 +33,7 @@ def run(args: argparse.Namespace) -> int:
     recording = record(build(message, source, state))
     memory = Memory(device)
     initialise(recording, memory, seed=0)
-    names = args.weights.split(",")
-    options = replace(LoadOptions.of(loading(args)), partial=len(names) > 1)
-    for name in names:
-        for line in load(recording, memory, name.strip(), options).lines():
-            log(line, "net.cpp:744")
+    load_weights(recording, memory, args, log)
     runner = Runner("test0", recording, open_forward(recording, device, memory, frozen=True))
     runner.open()
     bar = start_bar(log, recording.graph.name or "net", args.iterations)

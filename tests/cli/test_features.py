@@ -53,6 +53,20 @@ def test_into_a_database_and_a_folder(run: Run, trained: str) -> None:
     database.close()
 
 
+def test_weights_are_brought_in_as_the_flags_say(run: Run, trained: str, folder: Path) -> None:
+    net = (folder / "net.prototxt").read_text().replace('"ip" type', '"renamed" type')
+    (folder / "renamed.prototxt").write_text(net)
+    flags = ("features", "--weights", trained, "--blobs", "ip", "--batches", "1")
+    assert run(*flags, "net.prototxt", "--out", "a").code == 0
+    refused = run(*flags, "renamed.prototxt", "--strict", "--out", "b")
+    assert (refused.code, "not in the net: ip" in refused.err) == (3, True)
+    taken = run(*flags, "renamed.prototxt", "--strict", "--rename", "ip=renamed", "--out", "b")
+    assert "renamed: ip -> renamed" in taken.err
+    np.testing.assert_array_equal(np.load("a/ip.npy").shape, np.load("b/ip.npy").shape)
+    left = run(*flags, "net.prototxt", "--reinit", "ip", "--out", "c")
+    assert "as reinit says: ip" in left.err
+
+
 def test_what_is_refused(run: Run, trained: str, folder: Path) -> None:
     assert "no weights are given" in run("features", "net.prototxt", "--blobs", "ip").err
     flags = ("features", "net.prototxt", "--weights", trained)

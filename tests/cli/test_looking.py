@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from netrun.kernels import OPS
+from netrun.net import Net
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -195,3 +196,23 @@ def test_devices(run: Any) -> None:
 
 def test_explain(run: Any) -> None:
     assert "number 5" in run("explain", "SolverParameter.base_lr").out
+
+
+READ_A_NET = {
+    "check": (), "summary": (), "plan": (), "draw": (), "time": ("--iterations", "1"),
+    "test": ("--iterations", "1", "--weights", "w"), "features": ("--batches", "1", "--blobs", "ip", "--weights", "w"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", READ_A_NET)
+def test_every_command_that_reads_a_net_can_be_lenient(command: str, run: Any, folder: Path) -> None:
+    """A field of a fork that the net stands without: told with its fork, and passed over where that is asked for."""
+    net = (folder / "net.prototxt").read_text().replace('"relu" type', '"relu" forward_type: FLOAT16 type')
+    (folder / "fork.prototxt").write_text(net)
+    with Net("net.prototxt") as opened:
+        opened.save("w")
+    refused = run(command, "fork.prototxt", *READ_A_NET[command])
+    assert refused.code == 2
+    assert "it is of NVIDIA's Caffe" in refused.err + refused.out
+    accepted = run(command, "fork.prototxt", "--lenient", *READ_A_NET[command])
+    assert accepted.code == 0, accepted.err
