@@ -17,10 +17,11 @@ from .compiler.record import Recording, record
 from .compiler.sharing import Parameter
 from .compiler.splits import name_copies
 from .expression import rule
-from .program import Call, Program
+from .program import Call, Program, Recorder
 from .types import Tensor
 
 _ADD = rule(["g"], ["total"], "total = total + g")
+_SET = rule(["g"], ["total"], "total = g")
 
 SHARING = frozenset({"Split", "Flatten", "Reshape", "Parameter"})
 """Layer types whose tops are the same memory as their bottom, in Caffe too; elsewhere a blob has memory of its own."""
@@ -151,13 +152,17 @@ def compile_whole(graph: Graph, both_ways: bool = True) -> Whole:
     roots = [tensor for p, _, tensor in uses if p.trained and (p.lr_mult != 0 or graph.force_backward)]
     if graph.force_backward:
         roots += [recording.tensors[v] for v in graph.inputs]
+    # propagate_down: true asks for a gradient where nothing below needs one.
+    asked = [(n, i) for n in graph.nodes for i, wanted in enumerate(n.message.propagate_down) if wanted]
+    roots += [recording.tensors[n.bottoms[i]] for n, i in asked if not n.stops(i)]
     pairs = [(recording.tensors[value], seed) for value, seed in seeds.items()]
     gradients = backward(recorder, recording.forward, roots, seeds=pairs) if both_ways else {}
     accumulators = {p: Tensor(f"{t.name}.diff", t.spec, "control") for p, t in recording.parameters.items()}
-    for parameter, layer, tensor in uses:
+    position = {node.name: i for i, node in enumerate(graph.nodes)}  # the last layer adds first
+    for parameter, layer, tensor in sorted(uses, key=lambda use: -position[use[1]]):
         if tensor in gradients and parameter.trained:
             recorder.origin = f"{layer}'"
-            recorder.update([gradients[tensor]], [accumulators[parameter]], rule=_ADD)
+            _accumulate(recorder, gradients[tensor], accumulators[parameter], bool(parameter.sharers))
     blobs = set(recording.tensors.values())
     keeps = {*blobs, *(g for t, g in gradients.items() if t in blobs)}
     if recording.loss is not None:
@@ -168,6 +173,25 @@ def compile_whole(graph: Graph, both_ways: bool = True) -> Whole:
         tuple(recorder.calls), recording.feeds, frozenset(keeps), recording.initial, apart, graph.numerics
     )
     return Whole(recording, program, gradients, seeds, accumulators)
+
+
+def _accumulate(recorder: Recorder, gradient: Tensor, total: Tensor, shared: bool) -> None:
+    """Record total = total + gradient.
+
+    Where layers share a bias, Caffe adds row after row to one buffer. What its layers contribute may cancel to nothing
+    but rounding, so the rounding has to be the same: the rows and the total before are one sum, rounded once.
+    """
+    made = next(call for call in reversed(recorder.calls) if any(t.root is gradient for t in call.writes()))
+    if not shared or made.op.name != "reduce" or made.attrs["expr"] != "a" or made.attrs["axes"] != (0,):
+        recorder.update([gradient], [total], rule=_ADD)
+        return
+    (rows,) = made.reads()
+    width = rows.spec.count // rows.shape[0]
+    both = recorder.temp(f"{total.name} and rows", (rows.shape[0] + 1, width))
+    recorder.concat([total.view((1, width)), rows.view((rows.shape[0], width))], both, axis=0)
+    added = recorder.temp(f"{total.name} added", total.shape)
+    recorder.reduce([both], added.view((width,)), expr="a", how="sum", axes=(0,))
+    recorder.update([added], [total], rule=_SET)
 
 
 def _separate_uses(recording: Recording) -> list[tuple[Parameter, str, Tensor]]:

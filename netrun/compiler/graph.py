@@ -6,6 +6,7 @@ phase, level and stage, in-place tops as new versions of a blob, loss weights, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -105,6 +106,7 @@ class _Builder:
             self.problems += error.problems
         if self.problems:
             raise ConfigError.of(self.problems) from self.cause
+        self.clear_loss_weights()
         phase = self.state.phase
         force = self.net.force_backward
         numerics = Numerics(schema.Precision.Name(self.net.precision), self.net.deterministic)
@@ -176,11 +178,16 @@ class _Builder:
                 f"propagate_down is given {len(asked)} times, the layer has {len(message.bottom)} bottoms",
                 hint="give it once for each bottom, or not at all",
             )
-        if message.loss_weight and len(message.loss_weight) != len(message.top):
+        tops = max(len(message.top), 1 if layer.loss else 0)  # a loss that nobody names is a top all the same
+        if message.loss_weight and len(message.loss_weight) != tops:
             layer.fail(
-                f"loss_weight is given {len(message.loss_weight)} times, the layer has {len(message.top)} tops",
+                f"loss_weight is given {len(message.loss_weight)} times, the layer has {tops} tops",
                 hint="give it once for each top, or not at all",
             )
+
+        if not all(map(math.isfinite, message.loss_weight)):
+            weights = " ".join(f"{w:g}" for w in message.loss_weight)
+            layer.fail(f"loss_weight is {weights}, and has to be a finite number")
 
     def connect_tops(self, node: Node, specs: Sequence[Spec]) -> None:
         bottoms = list(node.message.bottom)
@@ -191,6 +198,8 @@ class _Builder:
                 note = self.origin(self.current[top]).lstrip(", ") + "; give this top a name of its own"
                 self.problems.append(Problem(what, self.where(node.position, "top", i), (note,)))
                 continue
+            if in_place:
+                self.check_in_place(node, i, spec)
             value = Value(top, spec, node, i)
             node.tops.append(value)
             self.current[top] = value
@@ -198,6 +207,33 @@ class _Builder:
             node.tops.append(Value(AUTOMATIC, specs[0], node, 0))
         for spec, _ in node.layer.unnamed_tops():
             node.tops.append(Value(AUTOMATIC, spec, node, len(node.tops)))
+
+    def check_in_place(self, node: Node, i: int, spec: Spec) -> None:
+        """Refuse to overwrite what somebody else uses, as in Caffe, or what has another shape."""
+        value = node.bottoms[i]
+        if spec.shape != value.spec.shape and not node.layer.varying:
+            what = f"{value.spec} becomes {spec}: that cannot be in place"
+            node.layer.fail(what, bottom=i, hint="give this top a name of its own")
+        others = [reader for reader, bottom in value.readers if (reader, bottom) != (node, i)]
+        producer = value.producer
+        weighted = bool(producer.message.loss_weight) and producer.loss_weights[value.index] != 0
+        if not others and not weighted:
+            return
+        who = f"layer {others[0].name} reads it too" if others else f"layer {producer.name} gives it a loss_weight"
+        what = f'{node.name} ({node.layer.type}): changes "{value.blob}" in place, but {who}'
+        where = self.where(node.position, "top", i)
+        self.problems.append(Problem(what, where, ("give this top a name of its own",)))
+
+    def clear_loss_weights(self) -> None:
+        """Where a top with a ``loss_weight`` of the prototxt has readers, the layer's other weights are dropped.
+
+        That is Caffe's way: the weight moves to a copy of the top, and the layer loses all the others it was given.
+        """
+        for node in self.nodes:
+            moved = [bool(w and value.readers) for w, value in zip(node.loss_weights, node.tops, strict=True)]
+            if node.message.loss_weight and any(moved):
+                kept = [m or v.blob == AUTOMATIC for m, v in zip(moved, node.tops, strict=True)]
+                node.loss_weights = [w if k else 0.0 for w, k in zip(node.loss_weights, kept, strict=True)]
 
     def loss_weights(self, node: Node) -> list[float]:
         given = [float(w) for w in node.message.loss_weight] or node.layer.top_weights()[: len(node.tops)]

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, NoReturn
 
+import numpy as np
+
 from ..config import schema
 from ..config.forks import type_hint
 from ..errors import ConfigError, Problem, ShapeError, Where, nearest
@@ -98,6 +100,8 @@ class Layer:
     """Names and defaults of the parameters given as ``option { key value }``."""
     skips: ClassVar[frozenset[int]] = frozenset()
     """Bottoms that never receive a gradient (labels, indices)."""
+    in_place: ClassVar[bool] = True
+    """False: no top may have the name of a bottom (as Caffe has it: the blobs would share their memory)."""
     varying: ClassVar[bool] = False
     """The shapes of the tops depend on values: they are known only when a forward pass arrives here (``measure``)."""
     flexible: bool = False
@@ -261,12 +265,24 @@ class Layer:
         self._check_numbers()
         self.declared.clear()
         tops = [Spec(s.shape, s.dtype) for s in self.setup(self.bottom_specs)]
+        self._take_blobs()
         for top in tops:
             if any(n < 1 for n in top.shape) and not (self.varying or any(0 in b.shape for b in bottom)):
                 self.fail(f"the top would have the shape {' '.join(map(str, top.shape))}: every axis needs at least 1")
         if len(tops) != (self.context.tops or len(self.message.top) or len(tops)):
             self.fail(f"{len(self.message.top)} tops are named, the layer makes {len(tops)}")
         return tops
+
+    def _take_blobs(self) -> None:
+        """Parameters whose values stand in the net itself, as ``blobs`` of the layer, begin with them."""
+        given = self.message.blobs
+        if given and len(given) != len(self.blobs):
+            self.fail(f"brings {len(given)} blobs of values, and has {len(self.blobs)} parameter blobs")
+        for declared, blob in zip(self.blobs, given, strict=False):
+            values = np.array(blob.double_data or blob.data, declared.spec.dtype)
+            if values.size != declared.spec.count:
+                self.fail(f"blobs: {declared.name} needs {declared.spec.count} values, got {values.size}")
+            declared.value, declared.filler = values.reshape(declared.spec.shape), None
 
     def _check_numbers(self) -> None:
         """Refuse what is no number in any parameter of the type; which infinities make sense the type itself knows."""
@@ -287,6 +303,9 @@ class Layer:
                 exact = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
                 listed = ", ".join(f'"{n}"' for n in names[what]) or "none"
                 self.fail(f"wants {exact} {what}{'s' if exact != '1' else ''}, got {got} ({listed})")
+        both = [top for top in self.message.top if top in self.message.bottom]
+        if both and not self.in_place:
+            self.fail(f'cannot be in place: "{both[0]}" is bottom and top', hint="give the top a name of its own")
 
     def _read_options(self) -> dict[str, Any]:
         values: dict[str, Any] = dict(self.options)

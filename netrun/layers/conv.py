@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..kernels import Kernels
@@ -30,6 +31,18 @@ class _Windowed(Layer):
         outer = math.prod(shape[: self._channel])
         return (outer, shape[self._channel], *(shape[self._channel + 1 :] or (1,)))
 
+    def fit(self) -> Shape:
+        """The output size of a convolution, floor((size + 2 pad - extent) / stride) + 1.
+
+        A window that reaches beyond the padded input by less than one stride still makes one output, as in Caffe, where
+        integer division rounds towards zero: the padding behind is wider by what is missing.
+        """
+        w = self._window
+        missing = [e - n - 2 * p for n, e, p in zip(self._size, w.extent, w.pad, strict=True)]
+        more = [m if 0 < m < s else 0 for m, s in zip(missing, w.stride, strict=True)]
+        self._window = replace(w, pad_end=tuple(p + m for p, m in zip(w.pad, more, strict=True)))
+        return self._window.output(self._size)
+
     @property
     def window(self) -> Window:
         """The window over the axes of ``blocked``."""
@@ -39,7 +52,7 @@ class _Windowed(Layer):
         """Refuse a window that is larger than its padded input."""
         if any(n < 1 for n in out):
             window = self._window
-            least = [e - 2 * p for e, p in zip(window.extent, window.pad, strict=True)]
+            least = [e - 2 * p - s + 1 for e, p, s in zip(window.extent, window.pad, window.stride, strict=True)]
             dilated = f" with dilation {size_text(window.dilation)}" if any(d > 1 for d in window.dilation) else ""
             self.fail(
                 f"kernel {size_text(window.kernel)}{dilated} does not fit its input",
@@ -99,7 +112,8 @@ class Convolution(_Filters):
     """y[n,k,s] = bias[k] + sum over c, i of weight[k,c,i] * x[n, c, s * stride - pad + i * dilation]
 
     Bottoms: N C and any number of spatial axes (or none); x is 0 outside. Tops: N num_output and the spatial axes, of
-    size floor((size + 2 pad - dilation * (kernel - 1) - 1) / stride) + 1. Weights: (num_output, C / group, kernel);
+    size floor((size + 2 pad - dilation * (kernel - 1) - 1) / stride) + 1, and 1 where the window is larger than the
+    padded input by less than the stride. Weights: (num_output, C / group, kernel);
     bias: (num_output,). With ``axis`` all axes in front of it are batch. Several bottoms, each with its top, share the
     weights.
     """
@@ -108,7 +122,7 @@ class Convolution(_Filters):
         return outputs, self._channels // groups
 
     def output(self, size: Shape) -> Shape:
-        return self._window.output(size)
+        return self.fit()
 
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         bias = self.bias if self.p.bias_term else None
@@ -161,7 +175,7 @@ class Im2col(_Windowed):
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         self.read_axes(bottom[0].shape)
-        out = self._window.output(self._size)
+        out = self.fit()
         self.check_fits(out)
         columns = self._channels * math.prod(self._window.kernel)
         return [self.spec((*self._outer, columns, *out), bottom[0].dtype)]

@@ -42,8 +42,8 @@ class _OverClasses(Layer):
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         shape = bottom[0].shape
-        if not shape or bottom[1].count != shape[0]:
-            self.fail("needs one label for each sample", bottom=[0, 1])
+        if not shape or bottom[1].count != shape[0] or bottom[1].shape[:1] not in ((), shape[:1]):
+            self.fail("needs one label for each sample, N or N 1 ...", bottom=[0, 1])
         self._sizes = shape[0], math.prod(shape[1:])
         return [self.spec(())]
 

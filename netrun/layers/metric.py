@@ -45,7 +45,9 @@ class Accuracy(Layer):
         label, rank, hit = k.view(bottom[1], shape), k.temp("rank", shape), f"(a < {self.p.top_k})"
         k.rank(bottom[0], bottom[1], k.view(rank, bottom[1].shape), axis=self._axis)
         if not self.has("ignore_label"):
-            k.reduce([rank], top[0], expr=f"{hit} * {1 / max(self._positions, 1)!r}", how="sum", axes=(0,))
+            hits = k.temp("hits", ())
+            k.reduce([rank], hits, expr=hit, how="sum", axes=(0,))  # whole numbers, and one division: exact
+            k.pointwise([hits], top[0], expr=f"a / {max(self._positions, 1)}")
         else:
             counts = f"(trunc(b) != {self.p.ignore_label})"
             hits, total = k.temp("hits", ()), k.temp("total", ())

@@ -21,7 +21,8 @@ class Eltwise(Layer):
 
     Bottoms: two or more of the same shape. Top: that shape. MAX sends the gradient to the bottom that won; of equals
     the second among the first two, and a later one has to be larger. The gradient of PROD multiplies the other bottoms,
-    whatever stable_prod_grad says, so it is right at 0 too.
+    whatever stable_prod_grad says, so it is right at 0 too (Caffe divides by 0 there unless told otherwise). coeff is
+    for SUM: PROD refuses it, MAX takes no notice of it, as in Caffe.
     """
 
     param = "eltwise_param"
@@ -32,7 +33,7 @@ class Eltwise(Layer):
             if other.shape != bottom[0].shape:
                 self.fail("its bottoms need the same shape", bottom=[0, i])
         coefficients = [float(c) for c in self.p.coeff]
-        if coefficients and self.p.operation != _OPERATION.SUM:
+        if coefficients and self.p.operation == _OPERATION.PROD:
             self.fail("coeff goes with operation: SUM only", at="coeff")
         if coefficients and len(coefficients) != len(bottom):
             what = f"has {len(coefficients)} coeff and {len(bottom)} bottoms"

@@ -95,6 +95,7 @@ class Split(Layer):
     """
 
     tops = (1, None)
+    in_place = False
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         return [bottom[0]] * max(1, len(self.message.top))
@@ -124,6 +125,7 @@ class _Renamed(Layer):
     """y = x under another shape."""
 
     type = ""
+    in_place = False
 
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         k.copy(bottom[0], top[0])
@@ -132,8 +134,8 @@ class _Renamed(Layer):
 class Flatten(_Renamed):
     """y = x with the axes from ``axis`` to ``end_axis`` as one
 
-    Bottom: any shape. Top: the same values in the same order. With end_axis in front of axis a new axis of length 1
-    stands before ``axis``.
+    Bottom: any shape. Top: the same values in the same order; not in place. With end_axis right in front of axis a new
+    axis of length 1 stands before ``axis``.
     """
 
     param = "flatten_param"
@@ -142,8 +144,10 @@ class Flatten(_Renamed):
         shape = bottom[0].shape
         first = self.axis(self.p.axis, len(shape))
         last = self.axis(self.p.end_axis, len(shape), "end_axis")
+        if last < first - 1:
+            self.fail(f"end_axis {self.p.end_axis} comes before axis {self.p.axis}", at="end_axis", bottom=0)
         flat = math.prod(shape[first : last + 1])
-        return [self.spec((*shape[:first], flat, *shape[max(last + 1, first) :]), bottom[0].dtype)]
+        return [self.spec((*shape[:first], flat, *shape[last + 1 :]), bottom[0].dtype)]
 
 
 class Reshape(_Renamed):
@@ -151,7 +155,7 @@ class Reshape(_Renamed):
 
     Bottom: any shape. Top: the same values in the same order. In shape, 0 keeps the length of the axis in the same
     place, counted from ``axis``, and -1, at most once, is computed. A negative axis counts from behind the last: -1
-    appends.
+    appends. Not in place.
     """
 
     param = "reshape_param"

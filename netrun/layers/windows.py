@@ -55,7 +55,8 @@ def _pair(layer: Layer, rank: int, field: str, rows: str, columns: str, default:
     if rank != 2:
         what = f"{pair[0]} is for 2 spatial axes, the bottom has {rank}"
         layer.fail(what, at=pair[0], bottom=0, hint=f"give {field} once for each spatial axis")
-    if len(pair) == 1 and default != 0:
+    # Caffe takes pad_h alone from a convolution, where pad_w is 0 then, but not from a pooling.
+    if len(pair) == 1 and (default != 0 or layer.param == "pooling_param"):
         missing = columns if pair[0] == rows else rows
         layer.fail(f"has {pair[0]} but no {missing}", at=pair[0])
     return int(getattr(layer.p, rows)), int(getattr(layer.p, columns))
@@ -77,6 +78,7 @@ def size_text(values: Shape) -> str:
 def needs_text(least: Shape) -> str:
     """The line that says how large the spatial axes have to be: needs H, W >= 11, or more pad."""
     axes = {1: ["L"], 2: ["H", "W"], 3: ["D", "H", "W"]}.get(len(least), [f"axis {i + 2}" for i in range(len(least))])
+    least = tuple(max(n, 1) for n in least)
     if len(set(least)) == 1:
         return f"needs {', '.join(axes)} >= {least[0]}, or more pad"
     return f"needs {', '.join(f'{axis} >= {n}' for axis, n in zip(axes, least, strict=True))}, or more pad"

@@ -179,6 +179,11 @@ for _body in (
     "num_output: 3 kernel_size: 2 dilation: 2", "num_output: 3 group: 3 kernel_size: 3 pad: 1",
 ):  # fmt: skip
     row("Convolution", _body, f"convolution_param {{ {_body} {GAUSS} }}", x(2, 3, 6, 5))
+row("Convolution", "a window larger than the input",
+    f"convolution_param {{ num_output: 2 kernel_size: 4 stride: 2 {GAUSS} }}", x(2, 3, 3, 6))  # fmt: skip
+row("Convolution", "groups, dilation, force_nd_im2col",
+    f"convolution_param {{ num_output: 4 kernel_size: 2 dilation: 3 pad: 2 group: 2 force_nd_im2col: true {GAUSS} }}",
+    x(2, 4, 3, 4))  # fmt: skip
 row("Convolution", "one axis", f"convolution_param {{ num_output: 2 kernel_size: 3 {GAUSS} }}", x(2, 3, 7))
 row("Convolution", "three axes", f"convolution_param {{ num_output: 2 kernel_size: 2 {GAUSS} }}", x(2, 2, 3, 4, 3))
 row("Convolution", "no spatial axes", f"convolution_param {{ group: 3 num_output: 6 {GAUSS} }}", x(2, 3))
@@ -193,14 +198,17 @@ for _body in (
     row("Deconvolution", _body, f"convolution_param {{ {_body} {GAUSS} }}", x(2, 3, 3, 4))
 row("Deconvolution", "one axis", f"convolution_param {{ num_output: 2 kernel_size: 3 {GAUSS} }}", x(2, 3, 4))
 row("Deconvolution", "no spatial axes", f"convolution_param {{ num_output: 2 {GAUSS} }}", x(2, 3))
+row("Im2col", "a window larger than the input", "convolution_param { kernel_size: 3 dilation: 2 stride: 3 }",
+    x(2, 3, 4, 6))  # fmt: skip
 row("Im2col", "padded", "convolution_param { kernel_size: 3 pad: 1 stride: 2 }", x(2, 3, 5, 4))
 row("Im2col", "two batch axes", "convolution_param { kernel_size: 2 axis: 2 }", x(2, 2, 3, 4))
 for _body in (
     "kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2", "kernel_size: 3 stride: 2 pad: 1", "global_pooling: true",
-    "kernel_h: 2 kernel_w: 3 stride_h: 1 stride_w: 2 pad_w: 1", "kernel_size: 2 stride: 2 round_mode: FLOOR",
+    "kernel_h: 2 kernel_w: 3 stride_h: 1 stride_w: 2 pad_h: 0 pad_w: 1", "kernel_size: 2 stride: 2 round_mode: FLOOR",
 ):  # fmt: skip
     row("Pooling", f"MAX {_body}", f"pooling_param {{ {_body} }}", x(2, 3, 7, 6, values=distinct))
     row("Pooling", f"AVE {_body}", f"pooling_param {{ pool: AVE {_body} }}", x(2, 3, 7, 6))
+row("Pooling", "AVE larger than its input", "pooling_param { pool: AVE kernel_size: 4 stride: 2 }", x(2, 3, 3, 3))
 row("Pooling", "mask", "pooling_param { kernel_size: 3 stride: 2 }", x(2, 3, 7, 6, values=distinct), tops=2, quiet=(1,))
 row("Pooling", "one axis", "pooling_param { kernel_size: 3 stride: 2 }", x(2, 3, 8, values=distinct))
 row("Pooling", "three axes", "pooling_param { pool: AVE kernel_size: 2 stride: 2 }", x(2, 2, 4, 5, 3))

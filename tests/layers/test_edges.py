@@ -20,7 +20,7 @@ def net_of(kind: str, body: str, *shapes: tuple[int, ...], phase: int = schema.T
         parts.append(f'layer {{ name: "x{i}" type: "Input" top: "x{i}" input_param {{ shape {{ {dims} }} }} }}')
     ends = [f'bottom: "x{i}"' for i in range(len(shapes))] + [f'top: "y{i}"' for i in range(tops)]
     parts.append(f'layer {{ name: "t" type: "{kind}" {" ".join(ends)} {body} }}')
-    return Net(parse_net("\n".join(parts))[0], phase, device="reference", **more)
+    return Net(parse_net("\n".join(parts))[0], phase, **{"device": "reference", **more})
 
 
 def both(kind: str, body: str, *values: Any, **more: Any) -> tuple[Any, list[Any]]:
@@ -164,3 +164,53 @@ def test_many_bottoms() -> None:
     y, gradients = both("Eltwise", "eltwise_param { operation: MAX }", *values)
     np.testing.assert_array_equal(y, [29, 29])
     assert np.asarray(gradients)[:, 0].tolist() == [0] * 29 + [1]
+
+
+@pytest.mark.parametrize("positions", [3, 7, 41, 57])
+def test_accuracy_is_a_count_divided_once(positions: int) -> None:
+    """The share in single precision, to the last bit: what a logged accuracy is compared with."""
+    scores = np.tile(np.array([0, 1], "float32"), (positions, 1))
+    for hits in range(positions + 1):
+        share, _ = both("Accuracy", "", scores, np.arange(positions) < hits)
+        assert share == np.float32(hits) / np.float32(positions)
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Im2col"])
+def test_a_window_may_be_larger_than_its_input_by_less_than_a_stride(kind: str) -> None:
+    """Caffe divides towards zero: kernel 4 and stride 2 on 3 inputs give one output, with a 0 behind the input."""
+    body = "convolution_param { num_output: 1 kernel_size: 4 stride: 2 }".replace(
+        "num_output: 1 " if kind == "Im2col" else "~", ""
+    )
+    for device in ("reference", "cpu"):
+        with net_of(kind, body, (1, 1, 3), device=device) as net:
+            for blob in net.params.get("t", [])[:1]:
+                blob.data[...] = [[[1, 10, 100, 1000]]]
+            y = np.array(net.forward(x0=[[[2, 3, 4]]])["y0"])
+            net.backward(y0=np.ones(y.shape))
+            assert y.ravel().tolist() == ([432] if kind == "Convolution" else [2, 3, 4, 0])
+            wanted = [1, 10, 100] if kind == "Convolution" else [1, 1, 1]
+            assert net.blobs["x0"].diff.ravel().tolist() == wanted
+            for blob in net.params.get("t", [])[:1]:
+                assert blob.diff.ravel().tolist() == [2, 3, 4, 0]
+
+
+def test_eltwise_max_takes_no_notice_of_coeff() -> None:
+    y, gradients = both("Eltwise", "eltwise_param { operation: MAX coeff: -1 coeff: 5 }", [1, 4], [2, 3])
+    np.testing.assert_array_equal(y, [2, 4])
+    np.testing.assert_array_equal(gradients, [[0, 1], [1, 0]])
+
+
+def test_values_that_stand_in_the_net_itself() -> None:
+    body = "inner_product_param { num_output: 1 } blobs { shape { dim: 1 dim: 2 } data: 3 data: 4 } blobs { data: 5 }"
+    y, (gradient,) = both("InnerProduct", body, [[1, 1]])
+    np.testing.assert_array_equal(y, [[12]])
+    np.testing.assert_array_equal(gradient, [[3, 4]])
+
+
+def test_a_loss_that_nobody_names_has_its_weight() -> None:
+    with net_of("EuclideanLoss", "loss_weight: 3", (2, 2), (2, 2), tops=0) as net:
+        net.forward(x0=np.ones((2, 2)), x1=np.zeros((2, 2)))
+        net.backward()
+        assert net.outputs == []
+        assert net.loss == 3
+        np.testing.assert_array_equal(net.blobs["x0"].diff, np.full((2, 2), 1.5))

@@ -71,6 +71,7 @@ REFUSED = [
     ("Pooling", "pooling_param { kernel_size: 12 }", [IMAGE], ["kernel 12x12", "N C H W = 2 4 9 9"]),
     ("Pooling", "pooling_param { kernel_size: 2 pool: AVE }", [IMAGE], ["second top", "MAX"], 2),
     ("Pooling", "pooling_param { global_pooling: true pad: 1 }", [IMAGE], ["global_pooling", "pad: 0"]),
+    ("Pooling", "pooling_param { kernel_size: 3 pad_h: 1 }", [IMAGE], ["pad_h but no pad_w"]),
     ("Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 2 pad: 1 }", [IMAGE], ["stochastic", "pad"]),
     ("SPP", "spp_param { pyramid_height: 5 }", [IMAGE], ["bins", "pyramid_height"]),
     ("SPP", "", [IMAGE], ["no pyramid_height"]),
@@ -95,9 +96,11 @@ REFUSED = [
     ("Reshape", "reshape_param { shape { dim: 5 } }", [(2, 3)], ["5 values", "the bottom 6"]),
     ("Reshape", "reshape_param { axis: 4 }", [(2, 3)], ["axis 4"]),
     ("Flatten", "flatten_param { end_axis: 3 }", [(2, 3)], ["end_axis 3"]),
+    ("Flatten", "flatten_param { axis: 3 end_axis: 1 }", [IMAGE], ["end_axis 1", "before axis 3"]),
     ("Tile", "", [(2, 3)], ["tiles is 0"]),
     ("Crop", "crop_param { axis: 1 offset: 2 }", [(2, 4), (2, 3)], ["offset 2", "length 3", "4 long"]),
     ("BatchReindex", "", [(2, 4), (2, 3)], ["one axis of indices"]),
+    ("Eltwise", "eltwise_param { operation: PROD coeff: 1 coeff: 1 }", [(2,), (2,)], ["coeff", "SUM"]),
     ("Eltwise", "eltwise_param { coeff: 1 }", [(2,), (2,)], ["1 coeff", "2 bottoms"]),
     ("Reduction", "reduction_param { axis: 2 }", [(2, 3)], ["axis 2"]),
     ("SoftmaxWithLoss", "", [(4, 3), (5,)], ["4 labels", "got 5"]),
@@ -106,6 +109,16 @@ REFUSED = [
     ("SigmoidCrossEntropyLoss", "", [(4, 3), (4, 2)], ["as many targets"]),
     ("EuclideanLoss", "", [(4, 3), (3, 4)], ["as many targets"]),
     ("HingeLoss", "", [(4, 3), (3,)], ["one label for each sample"]),
+    ("HingeLoss", "", [(4, 3), (1, 4)], ["one label for each sample", "N C = 1 4"]),
+    ("EuclideanLoss", "loss_weight: 1 loss_weight: 1", [(4, 3), (4, 3)], ["2 times", "1 tops"]),
+    ("EuclideanLoss", "loss_weight: nan", [(4, 3), (4, 3)], ["loss_weight is nan", "finite"]),
+    ("InnerProduct", "inner_product_param { num_output: 2 } blobs { data: 1 }", [(4, 3)], ["1 blobs", "2 parameter"]),
+    (
+        "InnerProduct",
+        "inner_product_param { num_output: 2 bias_term: false } blobs { data: 1 }",
+        [(4, 3)],
+        ["weight needs 6 values, got 1"],
+    ),
     ("ContrastiveLoss", "", [(4, 3), (4, 2), (4,)], ["pairs"]),
     ("Accuracy", "accuracy_param { top_k: 4 }", [(4, 3), (4,)], ["top_k is 4", "1 to 3"]),
     ("ArgMax", "argmax_param { top_k: 4 axis: 1 }", [(4, 3)], ["top_k is 4"]),
@@ -136,6 +149,30 @@ def test_a_bad_filler_is_found_where_it_stands() -> None:
         graph(one("InnerProduct", body, IMAGE))
     assert str(error.value).startswith("net.prototxt:5:2: t (InnerProduct): bias: there is no filler type")
     assert 'did you mean "gaussian"' in str(error.value)
+
+
+IN_PLACE = [
+    ('layer { name: "f" type: "Flatten" bottom: "x" top: "x" }', 'f (Flatten): cannot be in place: "x"'),
+    ('layer { name: "f" type: "Reshape" bottom: "x" top: "x" reshape_param { shape { dim: -1 } } }', "cannot be in"),
+    ('layer { name: "f" type: "Split" bottom: "x" top: "x" top: "y" }', "cannot be in place"),
+    ('layer { name: "p" type: "Power" bottom: "x" top: "p" } layer { name: "f" type: "ReLU" bottom: "x" top: "x" }',
+     'f (ReLU): changes "x" in place, but layer p reads it too'),
+    ('layer { name: "f" type: "Eltwise" bottom: "x" bottom: "x" top: "x" }', "layer f reads it too"),
+    ('layer { name: "p" type: "Power" bottom: "x" top: "p" loss_weight: 1 } '
+     'layer { name: "f" type: "ReLU" bottom: "p" top: "p" }', "but layer p gives it a loss_weight"),
+    ('layer { name: "f" type: "Pooling" bottom: "x" top: "x" pooling_param { kernel_size: 2 } }', "becomes 2x3x3x3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "words"), IN_PLACE)
+def test_in_place(text: str, words: str) -> None:
+    """What would overwrite values that somebody needs; Caffe refuses the first six, and computes nonsense in the
+    last."""
+    x = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }'
+    with pytest.raises(ConfigError) as error:
+        graph(f"{x} {text}")
+    assert words in str(error.value)
+    assert "a name of its own" in str(error.value)
 
 
 def test_an_error_points_at_the_field() -> None:
