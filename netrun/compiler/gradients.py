@@ -42,7 +42,8 @@ class Gradients:
         self._found: dict[Tensor, Tensor] = {}
         self._pending: list[tuple[Tensor, Tensor]] = []
         self.repeated: Collection[tuple[str, Tensor]] = ()
-        """Parameters, with the layer, that several products of a layer use: the steps of a loop."""
+        """Parameters, with the layer, that several calls of a layer use alike: the steps of a loop."""
+        self._sums: dict[tuple[Tensor, Shape, Shape, Shape], list[Tensor]] = {}
         self._later: dict[tuple[Tensor, Shape, Shape, Shape], list[tuple[Tensor, Tensor]]] = {}
 
     def wants(self, x: Tensor | None) -> bool:
@@ -81,8 +82,20 @@ class Gradients:
         self._later.setdefault((x.root, x.shape, a.shape, b.shape), []).append((a, b))
         return True
 
+    def later_sum(self, x: Tensor, dy: Tensor, axes: Shape) -> bool:
+        """As ``later``, for the contribution "sum of dy over axes": what a bias gets in each step."""
+        if (self.k.origin.rstrip("'"), x.root) not in self.repeated or 0 not in axes:
+            return False
+        self._sums.setdefault((x.root, x.shape, dy.shape, axes), []).append(dy)
+        return True
+
     def catch_up(self) -> None:
-        """Make the products that were put off."""
+        """Make the sums and products that were put off."""
+        for (root, shape, _, axes), parts in self._sums.items():
+            whole = self._rows(parts[::-1])
+            self.k.reduce([whole], self.new(root.view(shape)), expr="a", how="sum", axes=axes)
+            self.settle()
+        self._sums.clear()
         for (root, shape, *_), pairs in self._later.items():
             a, b = (self._rows([pair[i] for pair in reversed(pairs)]) for i in range(2))
             self.k.gemm(a, b, None, self.new(root.view(shape)), ta=True, tb=False)
@@ -92,8 +105,8 @@ class Gradients:
     def _rows(self, parts: Sequence[Tensor]) -> Tensor:
         if len(parts) == 1:
             return parts[0]
-        rows, columns = parts[0].shape
-        whole = self.k.temp("rows", (len(parts) * rows, columns), parts[0].dtype)
+        rows, *rest = parts[0].shape
+        whole = self.k.temp("rows", (len(parts) * rows, *rest), parts[0].dtype)
         self.k.concat(list(parts), whole, axis=0)
         return whole
 
@@ -167,14 +180,14 @@ def backward(
 
 
 def _repeated(calls: Iterable[Call]) -> set[tuple[str, Tensor]]:
-    """Parameters that several products of one layer multiply with, with the layer."""
+    """Parameters that several calls of one layer read, with the layer."""
     seen: set[tuple[str, Tensor]] = set()
     found: set[tuple[str, Tensor]] = set()
     for call in calls:
-        weight = call.args[1] if call.op.name == "gemm" else None
-        if isinstance(weight, Tensor) and weight.root.kind == "learned":
-            key = call.origin, weight.root
-            (found if key in seen else seen).add(key)
+        for weight in dict.fromkeys(t.root for t in call.reads()):
+            if weight.kind == "learned":
+                key = call.origin, weight
+                (found if key in seen else seen).add(key)
     return found
 
 
@@ -235,6 +248,8 @@ def _elementwise(k: Recorder, g: Gradients, slope: Any, values: dict[str, Tensor
     if times != 1:
         renamed = substitute(parse("times * slope"), {Var("times"): Num(float(times)), Var("slope"): renamed})
     axes = tuple(i for i in axes if seen[i] != 1)
+    if renamed == Var("a") and xs[0].shape == full and g.later_sum(x, xs[0], axes):
+        return
     if axes:
         wide = [k.view(t, (1,) * (rank - len(t.shape)) + t.shape) for t in xs]
         if any(s == 1 and n != 1 for s, n in zip(seen, own, strict=True)):

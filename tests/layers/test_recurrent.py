@@ -393,3 +393,40 @@ def test_refused_with_a_place(what: str) -> None:
     assert problem.where is not None
     assert problem.where.line >= HEAD, "the place is in the layer"
     assert problem.where.column > 0
+
+
+LSTM_LINES = """
+layer { name: "lstm" type: "Expr" bottom: "x" bottom: "h" bottom: "c" top: "h_new" top: "c_new" expr_param {
+  weight { name: "W" shape { dim: 28 dim: 4 } } weight { name: "b" shape { dim: 28 } }
+  weight { name: "R" shape { dim: 28 dim: 7 } }
+  expr: "i, f, o, g = split(x @ W.T + b + h @ R.T, 4, axis=1)"
+  expr: "c_new = sigmoid(f) * c + sigmoid(i) * tanh(g)"
+  expr: "h_new = sigmoid(o) * tanh(c_new)" } }
+"""
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_an_lstm_in_expr_lines_equals_the_layer(device: str) -> None:
+    """Three batches, each going on where the one before ended: values and gradients, in float32."""
+    rng = np.random.default_rng(12)
+    states = " ".join(f'state {{ name: "{s}" next: "{s}_new" dim: 7 carry: true }}' for s in "hc")
+    loop = recurrent("x cont", "h_new", LSTM_LINES, f'cont: "cont" {states}')
+    layer_text = layer("r", "LSTM", "x cont", "h_new", "recurrent_param { num_output: 7 }")
+    head = inputs(x=(9, STREAMS, INPUTS), cont=(9, STREAMS))
+    near = {"rtol": 1e-5, "atol": 1e-5}
+    with opened(head + loop, "float32", device) as mine, opened(head + layer_text, "float32", device) as theirs:
+        assert [b.shape for b in mine.params["r"]] == [b.shape for b in theirs.params["r"]]
+        for a, b in zip(mine.params["r"], theirs.params["r"], strict=True):
+            a.data[...] = rng.uniform(-0.5, 0.5, a.shape)
+            b.data[...] = a.data
+        for _ in range(3):
+            x, cont = rng.normal(size=(9, STREAMS, INPUTS)), (rng.random((9, STREAMS)) > 0.2).astype(float)
+            seed = rng.normal(size=(9, STREAMS, 7))
+            for net in (mine, theirs):
+                net.forward(x=x, cont=cont)
+                net.clear_param_diffs()
+                net.backward(h_new=seed)
+            np.testing.assert_allclose(mine.blobs["h_new"].data, theirs.blobs["h_new"].data, **near)
+            np.testing.assert_allclose(mine.blobs["x"].diff, theirs.blobs["x"].diff, **near)
+            for a, b in zip(mine.params["r"], theirs.params["r"], strict=True):
+                np.testing.assert_allclose(a.diff, b.diff, rtol=1e-5, atol=3e-5)
