@@ -22,11 +22,16 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Where:
-    """A position in a text file; lines and columns count from 1. Line 0 means the file as a whole."""
+    """A position in a text file; lines and columns count from 1. Line 0 means the file as a whole.
+
+    ``trail`` is how that text came into play where it did not stand for itself, innermost first: "used at net:80:1
+    (inception)", "included at net:1:1". Problems show it, a line each; ``str`` is the position alone.
+    """
 
     file: str
     line: int = 0
     column: int = 0
+    trail: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
@@ -42,7 +47,12 @@ class Problem:
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        return "\n".join([head, *(f"    {note}" for note in self.notes)])
+        return "\n".join([head, *(f"    {line}" for line in self.lines)])
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All lines below the first: the notes, and how the text came to be there."""
+        return (*self.notes, *(self.where.trail if self.where else ()))
 
 
 class NetrunError(Exception):

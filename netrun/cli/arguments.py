@@ -204,7 +204,18 @@ def _devices(parser: Parser) -> None:
 
 
 def _explain(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a layer type, message, field or path such as pooling_param.pad")
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help="a layer type, message, field, path (pooling_param.pad), or: language",
+    )
+
+
+def _expand(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a net or a solver in the config language")
+    parser.add_argument("-o", "--out", default="", metavar="OUT", help="the file to write (default: stdout)")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    _lenient(parser)
 
 
 def _upgrade(parser: Parser) -> None:
@@ -318,6 +329,8 @@ _TABLE = (
     Command("devices", "devices", "what can run here, and what is missing", "netrun devices", _devices,
             ("device_query",)),
     Command("explain", "explain", "what a field or a layer's parameters mean", "netrun explain Convolution", _explain),
+    Command("expand", "expand", "the plain prototxt that let, def, repeat, if and include stand for",
+            "netrun expand configs/imagenet/googlenet/short_train_val.prototxt -o googlenet.prototxt", _expand),
     Command("upgrade", "upgrade", "bring old nets, solvers and .caffemodel files to the current form",
             "netrun upgrade v1_train_val.prototxt train_val.prototxt", _upgrade),
     Command("data", "data", "make databases, of mnist, cifar10 or a list of images, or a mean file; look into one",

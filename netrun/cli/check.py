@@ -165,7 +165,7 @@ def _as_json(report: Report) -> dict[str, Any]:
             "line": where.line if where else 0,
             "column": where.column if where else 0,
             "message": problem.what,
-            "notes": list(problem.notes),
+            "notes": list(problem.lines),
         }
 
     return {

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from ..compiler.graph import Graph, State, build
-from ..config import schema
+from ..config import schema, text
 from ..config.source import Source
 from ..config.upgrade import read_net, read_solver
 from ..errors import ConfigError, UsageError, nearest
@@ -20,18 +20,20 @@ from .train import stages
 _LAYER = re.compile(r"^\s*layers?\s*\{", re.MULTILINE)
 
 
-def read_any(path: str, lenient: bool = False) -> tuple[schema.NetParameter | schema.SolverParameter, Source]:
-    """A net or a solver, in the current form; ``lenient`` as for ``read_net``.
+def read_any(
+    path: str, lenient: bool = False, upgraded: bool = True
+) -> tuple[schema.NetParameter | schema.SolverParameter, Source]:
+    """A net or a solver, in the current form or (not ``upgraded``) as it stands; ``lenient`` as for ``read_net``.
 
     Raises:
         UsageError: there is no such file.
         ConfigError: it is wrong; as the kind it has fewer mistakes as.
     """
     try:
-        return read_net(path, lenient)
+        return read_net(path, lenient) if upgraded else text.read(path, schema.NetParameter, lenient)
     except ConfigError as as_net:
         try:
-            return read_solver(path, lenient)
+            return read_solver(path, lenient) if upgraded else text.read(path, schema.SolverParameter, lenient)
         except ConfigError as as_solver:
             if len(as_net.problems) == len(as_solver.problems):
                 raise (as_net if _has_layers(path) else as_solver) from None
@@ -83,7 +85,7 @@ def build_with(net: schema.NetParameter, source: Source, state: State, given: Se
     A data layer whose tops are named becomes an Input layer of these shapes (labels it also has follow), so that no
     data need be there.
     """
-    shapes = dict(_shape(text) for text in given)
+    shapes = dict(_shape(entry) for entry in given)
     fed = [m for m in net.layer if m.type in Layer.registry and Layer.registry[m.type].fed]
     tops = {top for message in fed for top in message.top}
     for name in shapes:
@@ -99,9 +101,9 @@ def build_with(net: schema.NetParameter, source: Source, state: State, given: Se
     return build(net, source, state, shapes=shapes)
 
 
-def _shape(text: str) -> tuple[str, Shape]:
-    name, equals, numbers = text.partition("=")
+def _shape(entry: str) -> tuple[str, Shape]:
+    name, equals, numbers = entry.partition("=")
     dims = [part.strip() for part in re.split("[,x]", numbers)]
     if not name or not equals or not all(d.isdigit() and int(d) for d in dims):
-        raise UsageError(f"--input-shape wants BLOB=N,C,H,W, got {text}", None, ["--input-shape data=1,3,224,224"])
+        raise UsageError(f"--input-shape wants BLOB=N,C,H,W, got {entry}", None, ["--input-shape data=1,3,224,224"])
     return name, tuple(map(int, dims))

@@ -154,7 +154,7 @@ class _Builder:
             notes = []
             for at, other in later[:1]:
                 where = self.where(at)
-                line = f" at line {where.line}" if where and where.line else ""
+                line = self.beside(where)
                 if at > position:
                     notes.append(f"layer {other.name}{line} makes it, but comes later: move it above")
                 else:
@@ -167,8 +167,13 @@ class _Builder:
         node = value.producer
         if node.position < 0:  # given to a net inside a layer
             return f", {node.name}"
-        where = self.where(node.position)
-        return f", from layer {node.name}" + (f" at line {where.line}" if where and where.line else "")
+        return f", from layer {node.name}{self.beside(self.where(node.position))}"
+
+    def beside(self, where: Where | None) -> str:
+        """`` at line 12``; the whole position where it is in another file than the net's."""
+        if where is None or not where.line or self.source is None:
+            return ""
+        return f" at line {where.line}" if where.file == self.source.file else f" at {where}"
 
     def check_counts(self, node: Node) -> None:
         message, layer = node.message, node.layer

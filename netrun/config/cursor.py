@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netrun.config.lexer import END, NAME, SYMBOL, shown, tokenize
+from netrun.config.lexer import END, NAME, SYMBOL, Tokens, shown
 from netrun.config.source import Source
 
 MOST = 100
@@ -30,9 +30,9 @@ class TooMuch(Exception):  # noqa: N818 - a way out of the recursion, never show
 class Cursor:
     """Token number ``i`` of a text, and the problems found so far."""
 
-    def __init__(self, text: str, source: Source) -> None:
+    def __init__(self, tokens: Tokens, source: Source) -> None:
         self.source = source
-        self.kinds, self.texts, self.starts = tokenize(text)
+        self.kinds, self.texts, self.starts = tokens
         self.i = 0
         self.problems: list[Trouble] = []
 
@@ -89,7 +89,7 @@ class Cursor:
 
     def line(self, at: int) -> str:
         """``line 12`` for an offset."""
-        return f"line {self.source.at(at).line}"
+        return self.source.line(at)
 
     def shown(self, i: int) -> str:
         """A token in words."""

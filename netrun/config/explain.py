@@ -16,6 +16,7 @@ from typing import TypeAlias
 from google.protobuf.descriptor_pb2 import EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
 from ..errors import UsageError, nearest
+from . import language
 from .schema._load import read_descriptors
 
 OWN_FIELDS = 10000
@@ -127,12 +128,15 @@ def explain(name: str) -> str:
     Args:
         name: a message (``ConvolutionParameter``), a layer type that has one (``Convolution``), an enum, a field or an
             enum value alone (``pad``, ``LMDB``: every place where it stands), or a path from any of these inwards
-            (``SolverParameter.base_lr``, ``convolution_param.weight_filler.type``).
+            (``SolverParameter.base_lr``, ``convolution_param.weight_filler.type``); ``language`` and its words show the
+            page of the config language.
 
     Raises:
         UsageError: nothing has this name; the message suggests the nearest one.
         ImportError: the schema was never compiled (see ``netrun.config.schema``).
     """
+    if name.strip() in language.TOPICS:
+        return language.PAGE
     schema = index()
     first, *rest = name.strip().split(".")
     groups = list(schema.starts())

@@ -155,6 +155,30 @@ def _integer(low: int, high: int) -> Convert:
     return convert
 
 
+def number(text: str) -> int | float | None:
+    """The value of a NUMBER token, whole where it is written so; None if it is no number."""
+    value: int | None = _integer(-(2**63), 2**64 - 1)(NUMBER, text)
+    return _float(NUMBER, text) if value is None else value
+
+
+@functools.cache
+def blocks_of(descriptor: Descriptor) -> frozenset[str]:
+    """The names of all fields that open a block, in a message or in any message inside it."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    waiting = [descriptor]
+    while waiting:
+        one = waiting.pop()
+        if one.full_name in seen:
+            continue
+        seen.add(one.full_name)
+        for field in one.fields:
+            if field.message_type is not None:
+                found.add(field.name)
+                waiting.append(field.message_type)
+    return frozenset(found)
+
+
 def _float(kind: int, text: str) -> float | None:
     if kind not in (NUMBER, NAME) or "_" in text or _OCTAL_FLOAT.match(text):
         return None

@@ -14,9 +14,10 @@ from typing import Any
 from google.protobuf.message import Message
 
 from netrun.config.cursor import CLOSERS, Cursor, TooMuch, Trouble
+from netrun.config.expand import Expander
 from netrun.config.fields import Field, Fields, fields_of
 from netrun.config.forks import ENGINES, field_of
-from netrun.config.lexer import END, NAME, NUMBER, STRING, closed, shown, unescape
+from netrun.config.lexer import END, NAME, NUMBER, STRING, Tokens, closed, shown, unescape
 from netrun.config.source import Mark, Source
 from netrun.errors import nearest
 
@@ -46,9 +47,17 @@ class Block:
 class Reader(Cursor):
     """Fills one message from one text. ``problems`` holds everything that was wrong."""
 
-    def __init__(self, text: str, message: Message, source: Source, lenient: bool = False) -> None:
-        super().__init__(text, source)
+    def __init__(
+        self,
+        tokens: Tokens,
+        message: Message,
+        source: Source,
+        lenient: bool = False,
+        language: Expander | None = None,
+    ) -> None:
+        super().__init__(tokens, source)
         self.lenient = lenient
+        self.language = language  # what the tokens were expanded by, if they were
         self.leave = DEEPEST + 1  # blocks deeper than this are being left, a bracket is missing
         name = message.DESCRIPTOR.name
         self.root = Block(message, source.root, _ROOTS.get(name, name), "", None)
@@ -255,7 +264,8 @@ class Reader(Cursor):
             self.report(i, f"{field.name} wants {field.wants}{one}, got {got}")
             self.skip(i)
         else:
-            self.report(i, field.refusal(kind, text))
+            named = self.language is not None and kind == NAME and text in self.language.known
+            self.report(i, field.refusal(kind, text) + (f"; a value of that name is written ${text}" if named else ""))
             self.i += 1
             if text in ("-", "+") and self.kinds[self.i] in _VALUES and not self.starts_field(self.i):
                 self.i += 1
@@ -281,7 +291,10 @@ class Reader(Cursor):
         elif outer:
             what += f"; it belongs into the {outer.name} around it"
         else:
-            what += nearest(name, block.fields.by_name) or self.owners(block, name)
+            own = self.language.defs if self.language else ()
+            what += nearest(name, [*block.fields.by_name, *own]) or self.owners(block, name)
+            if name in own:
+                what += f"; def {name} stands further below, and a def comes before its uses"
         self.trouble(self.starts[i], what, unknown=name if block.up is None and not foreign else "")
         self.pass_over()
 

@@ -64,6 +64,68 @@ class Mark:
             self.fields.setdefault(name, []).extend(marks)
 
 
+class Script:
+    """A text with its file's name: the line and column of every offset."""
+
+    __slots__ = ("_lines", "file", "text")
+
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        self.text = text
+        self._lines: list[int] | None = None
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """The line and the column of an offset."""
+        if self._lines is None:
+            self._lines = [0]
+            for line in self.text.split("\n"):
+                self._lines.append(self._lines[-1] + len(line) + 1)
+        number = bisect_right(self._lines, offset)
+        return number, offset - self._lines[number - 1] + 1
+
+
+class Passages:
+    """The passages that a text was put together from, one behind the other: every offset leads back to its file.
+
+    The first is the text itself, whose offsets are its own. Each further one is a whole file again, at the offsets from
+    its base on, with the offset of the place that called for it: a use of a ``def``, a round of a ``repeat``, an
+    ``include``.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self._bases = [0]
+        self._found: list[tuple[Script, int, str]] = [(script, NOWHERE, "")]
+        self._end = len(script.text) + 1
+
+    def add(self, script: Script, at: int, how: str) -> int:
+        """A further passage; ``how`` words its place of use, with {} for the position. Returns its base."""
+        base = self._end
+        self._bases.append(base)
+        self._found.append((script, at, how))
+        self._end += len(script.text) + 1
+        return base
+
+    def text_from(self, offset: int) -> str:
+        """The text of its file from an offset on."""
+        index = bisect_right(self._bases, offset) - 1
+        return self._found[index][0].text[offset - self._bases[index] :]
+
+    def where(self, offset: int) -> Where:
+        """The position an offset stands for, and the places that led there."""
+        script, line, column, at, how = self._place(offset)
+        trail: list[str] = []
+        while at >= 0:
+            used, row, place, at, outer = self._place(at)
+            trail.append(how.replace("{}", str(Where(used.file, row, place)), 1))
+            how = outer
+        return Where(script.file, line, column, tuple(trail))
+
+    def _place(self, offset: int) -> tuple[Script, int, int, int, str]:
+        index = bisect_right(self._bases, offset) - 1
+        script, at, how = self._found[index]
+        return (script, *script.place(offset - self._bases[index]), at, how)
+
+
 class Source:
     """The positions of one parsed text.
 
@@ -71,6 +133,9 @@ class Source:
         file: the name shown to people.
         folder: the folder of the file, for resolving the relative names in it; "" for the working directory and for
             texts that come from no file.
+        script: the text itself.
+        passages: what it was put together from; one passage, the text, if it is a plain one.
+        extended: it is in the config language, its texts may hold values.
         root: the mark of the message itself; upgrades move its branches along with the fields.
         notices: what an upgrade changed, a sentence each.
     """
@@ -80,19 +145,18 @@ class Source:
         self.folder = folder
         self.root = Mark() if root is None else root
         self.notices: list[str] = []
-        self._text = text
-        self._lines: list[int] | None = None
+        self.script = Script(file, text)
+        self.passages = Passages(self.script)
+        self.extended = False
 
     def at(self, offset: int) -> Where:
         """The line and column of an offset into the text; the file as a whole for a negative one."""
-        if offset < 0:
-            return Where(self.file)
-        if self._lines is None:
-            self._lines = [0]
-            for line in self._text.split("\n"):
-                self._lines.append(self._lines[-1] + len(line) + 1)
-        number = bisect_right(self._lines, offset)
-        return Where(self.file, number, offset - self._lines[number - 1] + 1)
+        return Where(self.file) if offset < 0 else self.passages.where(offset)
+
+    def line(self, offset: int) -> str:
+        """``line 12`` for an offset; ``common.prototxt:12:3`` if it stands in another file."""
+        where = self.at(offset)
+        return f"line {where.line}" if where.file == self.file else str(where)
 
     def where(self, *path: str | int) -> Where:
         """The position of a field, or of the nearest enclosing one that is known, or the file."""
@@ -111,12 +175,16 @@ class Source:
         mark = self.root
         for name, index in steps(path):
             mark = mark.child(name, index)
-        tokens = tokenize(self._text[max(mark.at, 0) : mark.at + len(self._text)]) if mark.at >= 0 else None
-        if tokens is None or STRING not in tokens.kinds[:4]:
+        if mark.at < 0:
+            return self.where(*path)
+        tokens = tokenize(self.passages.text_from(mark.at))
+        if STRING not in tokens.kinds[:4]:
             return self.where(*path)
         at = tokens.kinds.index(STRING)
         while tokens.kinds[at] == STRING:
             token, start = tokens.texts[at], mark.at + tokens.starts[at]
+            if self.extended and "$" in token:  # it stands for another text
+                return self.where(*path)
             length = _decoded(token[1:-1])
             if offset < length or tokens.kinds[at + 1] != STRING:
                 body = 0
@@ -150,6 +218,6 @@ class Source:
         mark = self.root
         for name, index in steps(path):
             mark = mark.child(name, index)
-        view = Source(self.file, self.folder, self._text, mark)
-        view._lines = self._lines
+        view = Source(self.file, self.folder, "", mark)
+        view.script, view.passages, view.extended = self.script, self.passages, self.extended
         return view

@@ -4,23 +4,30 @@ It accepts what protobuf's own parser for Python accepts and makes the same mess
 it reports every error of a text in one pass. It differs, as protobuf's parser for C++ does, in four things: escapes
 that do not exist are refused (``"C:\\data"``), ``\\?`` and ``\\X41`` are read, underscores inside numbers are refused,
 and so is a message that lacks a required field. Blocks may be nested 100 deep. Files may begin with a byte order mark.
+
+A text that says ``let``, ``def``, ``repeat``, ``if`` or ``include "file"`` is expanded first (``expand.py``).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from netrun.config import schema
-from netrun.config.cursor import MOST
-from netrun.config.fields import fields_of
-from netrun.config.lexer import END, shown, tokenize
+from netrun.config.cursor import MOST, Trouble
+from netrun.config.expand import Expander
+from netrun.config.fields import blocks_of, fields_of
+from netrun.config.lexer import shown, tokenize
+from netrun.config.load import decode, load
 from netrun.config.reader import Reader
+from netrun.config.scope import is_extended
 from netrun.config.source import Mark, Source
 from netrun.config.write import write
-from netrun.errors import ConfigError, Problem, UsageError, Where
+from netrun.errors import ConfigError, Problem, Where
 
 __all__ = ["decode", "parse", "read", "write"]
 
@@ -55,61 +62,43 @@ def read(path: str | os.PathLike[str], kind: type[M], lenient: bool = False) -> 
         ConfigError: it is empty, no UTF-8 text, or the text is wrong.
     """
     file = os.fspath(path)
-    try:
-        with open(file, "rb") as stream:
-            data = stream.read()
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {file}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{file} is a folder, a file is wanted") from None
-    except (OSError, ValueError) as problem:
-        raise UsageError(f"{file} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
-    text = decode(data, file)
+    text = load(file)
     return _parse(text, kind, Source(file, os.path.dirname(file), text, Mark(-1)), lenient)
-
-
-def decode(data: bytes, file: str) -> str:
-    """The text in the bytes of a configuration file (without a byte order mark).
-
-    Raises:
-        ConfigError: there is nothing in it, or it is not UTF-8.
-    """
-    if b"\0" in data:
-        raise ConfigError("this is a binary file, a text file (prototxt) is wanted", Where(file))
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        before = data[: problem.start]
-        line = before.count(b"\n") + 1
-        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
-        raise ConfigError(
-            f"the byte 0x{data[problem.start]:02x} here is not UTF-8: save the file as UTF-8 text",
-            Where(file, line, column),
-        ) from None
-    if tokenize(text).kinds[0] == END:
-        raise ConfigError("the file is empty" if not text.strip() else "the file holds only comments", Where(file))
-    return text
 
 
 def _parse(text: str, kind: type[M], source: Source, lenient: bool) -> tuple[M, Source]:
     message = kind()
-    reader = Reader(text, message, source, lenient)
+    tokens = tokenize(text)
+    expander = None
+    if is_extended(tokens):
+        expander = Expander(tokens, source, blocks_of(message.DESCRIPTOR))
+        source.extended = True
+        expander.expand()
+        if expander.problems:
+            raise ConfigError.of(_problems(expander.problems, source))
+        tokens = expander.tokens
+    reader = Reader(tokens, message, source, lenient, expander)
     reader.read()
     if reader.problems:
-        raise ConfigError.of(_wrong_kind(reader, kind, source) or _problems(reader, source))
+        raise ConfigError.of(_wrong_kind(reader, kind, source) or _problems(reader.problems, source))
     return message, source
 
 
-def _problems(reader: Reader, source: Source) -> list[Problem]:
-    found = [
-        Problem(
-            f"layer {shown(trouble.layer)}: {trouble.what}" if trouble.layer else trouble.what, source.at(trouble.at)
-        )
-        for trouble in reader.problems
-    ]
-    if len(found) >= MOST:
-        found.append(Problem(f"reading stopped here, after {MOST} problems", found[-1].where))
-    return found
+def _problems(troubles: Sequence[Trouble], source: Source) -> list[Problem]:
+    """A problem for each; for a mistake inside a body that was used several times only the first of them."""
+    found: dict[tuple[Where, str], list[Problem]] = {}
+    for trouble in troubles:
+        what = f"layer {shown(trouble.layer)}: {trouble.what}" if trouble.layer else trouble.what
+        where = source.at(trouble.at)
+        found.setdefault((replace(where, trail=()), trouble.what), []).append(Problem(what, where))
+    problems = [
+        first if not others or not (first.where and first.where.trail)
+        else replace(first, notes=(f"the same in {len(others)} more place{'s' if len(others) > 1 else ''}, first:",))
+        for first, *others in found.values()
+    ]  # fmt: skip
+    if len(troubles) >= MOST:
+        problems.append(Problem(f"reading stopped here, after {MOST} problems", problems[-1].where))
+    return problems
 
 
 def _wrong_kind(reader: Reader, kind: type[Message], source: Source) -> list[Problem]:

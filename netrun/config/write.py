@@ -36,7 +36,7 @@ def _fields(message: Message, indent: str, lines: list[str]) -> None:
 
 def _value(field: FieldDescriptor, value: Any) -> str:
     if field.type == FieldDescriptor.TYPE_STRING:
-        return f'"{value.translate(_ESCAPES)}"'
+        return f'"{quoted(value)}"'
     if field.type == FieldDescriptor.TYPE_BYTES:
         return f'"{value.decode("latin-1").translate(_BYTE_ESCAPES)}"'
     if field.enum_type is not None:
@@ -49,6 +49,11 @@ def _value(field: FieldDescriptor, value: Any) -> str:
     if field.type == FieldDescriptor.TYPE_DOUBLE:
         return repr(value).removesuffix(".0")
     return str(value)
+
+
+def quoted(value: str) -> str:
+    """What stands between the quotes of a text."""
+    return value.translate(_ESCAPES)
 
 
 def float_text(value: float) -> str:
