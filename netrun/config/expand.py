@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from netrun.config.arithmetic import truth, whole
 from netrun.config.cursor import TooMuch
-from netrun.config.filler import Filler
+from netrun.config.filler import A_PASSAGE, Filler
 from netrun.config.formula import Formula
 from netrun.config.lexer import END, NAME, NUMBER, STRING, Tokens, closed, shown
 from netrun.config.load import load
@@ -186,7 +186,7 @@ class Expander(Filler):
         values = _rounds(low(names), None if high is None else high(names), start)
         self._deeper(frame, i)
         for value in values:
-            self.step(frame.at(i))
+            self.step(frame.at(i), A_PASSAGE)
             how = f"repeated at {{}} ({name} = {words(value)})"
             base = self._source.passages.add(page.script, frame.at(i), how)
             inner = Names(names, opened=frame.at(i))
@@ -265,15 +265,15 @@ class Expander(Filler):
             path = ", ".join([*frame.defs[frame.defs.index(name) :], name])
             raise FormulaError(f"def {name} uses itself ({path}): it would never end", page.starts[i])
         self._deeper(frame, i)
+        self.step(frame.at(i), A_PASSAGE)
         opening = i + (2 if page.texts[i + 1] == ":" else 1)
         first, last = self._body(frame, i, opening, name)
         before = len(self.problems)
         given = self._arguments(frame, one, first, last, names)
         lacking = [p.name for p in one.params if p.default < 0 and p.name not in given]
         if lacking:
-            takes = ", ".join(p.name + ("" if p.default < 0 else ": ...") for p in one.params)
             many = "arguments" if len(lacking) > 1 else "argument"
-            raise FormulaError(f"{name} lacks the {many} {', '.join(lacking)}; it takes {takes}", page.starts[i])
+            raise FormulaError(f"{name} lacks the {many} {', '.join(lacking)}; {one.takes}", page.starts[i])
         if len(self.problems) > before or any(isinstance(value, Broken) for value, _ in given.values()):
             return last + 1
         base = self._source.passages.add(one.page.script, frame.at(i), f"used at {{}} ({name})")
@@ -302,7 +302,8 @@ class Expander(Filler):
             value: Value | Broken = BROKEN
             try:
                 if name not in known:
-                    raise FormulaError(f'{one.name} has no argument "{name}"{nearest(name, known)}', at)
+                    hint = nearest(name, known) or f"; {one.takes}"
+                    raise FormulaError(f'{one.name} has no argument "{name}"{hint}', at)
                 if name in given:
                     raise FormulaError(f"the argument {name} is given twice", at)
                 value, i = self.value(frame, i + 2, names)

@@ -10,8 +10,9 @@ from netrun.config.lexer import NAME, NUMBER, STRING, Tokens, shown
 from netrun.config.scope import HINT, SIGNS, Frame, Names
 from netrun.config.value import FormulaError, UnknownNameError, Value, Word, check, text_of
 
-MOST_STEPS = 2_000_000
-"""Tokens and rounds of a whole text."""
+MOST_STEPS = 1_000_000
+"""Tokens of a whole text; a round or a use counts as A_PASSAGE of them."""
+A_PASSAGE = 20
 
 
 class Filler:
@@ -36,13 +37,13 @@ class Filler:
             self.tokens.texts.append(text)
             self.tokens.starts.append(at)
 
-    def step(self, at: int) -> None:
+    def step(self, at: int, count: int = 1) -> None:
         """Count what was done.
 
         Raises:
             TooMuch: it is more than any net needs.
         """
-        self._steps += 1
+        self._steps += count
         if self._steps > MOST_STEPS:
             self.problems.append(Trouble(at, f"the text grows beyond {MOST_STEPS} words here", ""))
             raise TooMuch

@@ -36,7 +36,8 @@ if formula { ... } else if formula { ... } else { ... }
     Keeps one of its bodies. Names given inside stay known behind it.
 
 include "file.prototxt"
-    The text of another file, looked up beside the file that includes it.
+    The text of another file, looked up beside the file that includes it. Names of data and weights inside it are
+    looked up as if they stood in the file that was opened first.
 
 Formulas, strongest first
     (a)  list[i] from 0  f(a, b)    ^    -a    * / // %    + -    < <= > >= == !=    not    and    or
@@ -49,5 +50,5 @@ Mistakes name the line they stand in, and then the places that led there:
         used at net.prototxt:30:20 (conv)
         repeated at net.prototxt:30:1 (i = 3)
 
-Limits: 10,000 rounds a repeat, 40 levels, 2,000,000 words. A def that uses itself and a file that includes itself
+Limits: 10,000 rounds a repeat, 40 levels, 1,000,000 words. A def that uses itself and a file that includes itself
 are refused."""

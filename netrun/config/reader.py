@@ -292,9 +292,10 @@ class Reader(Cursor):
             what += f"; it belongs into the {outer.name} around it"
         else:
             own = self.language.defs if self.language else ()
-            what += nearest(name, [*block.fields.by_name, *own]) or self.owners(block, name)
             if name in own:
                 what += f"; def {name} stands further below, and a def comes before its uses"
+            else:
+                what += nearest(name, [*block.fields.by_name, *own]) or self.owners(block, name)
         self.trouble(self.starts[i], what, unknown=name if block.up is None and not foreign else "")
         self.pass_over()
 

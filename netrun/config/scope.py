@@ -14,6 +14,8 @@ from netrun.config.value import FormulaError, UnknownNameError, Value
 from netrun.errors import nearest
 
 HINT = "; a value that is computed stands in $(...)"
+FEW = 8
+"""Names that a message lists, if none is like the one it got."""
 SIGNS = frozenset("*/%^(=!")
 """Signs behind a value that show that more was meant."""
 
@@ -87,6 +89,12 @@ class Def:
     at: int
     """Where it stands, as an offset among the passages."""
 
+    @property
+    def takes(self) -> str:
+        """The arguments in words."""
+        names = ", ".join(p.name + ("" if p.default < 0 else ": ...") for p in self.params)
+        return f"it takes {names}" if names else "it takes no arguments"
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -147,11 +155,14 @@ class Names:
                     raise FormulaError("", at)
                 return value
             scope = scope.up
-        raise UnknownNameError(f'nothing here is called "{name}"{nearest(name, self.all())}', at)
+        known = list(dict.fromkeys(self.all()))
+        some = f"; known are {', '.join(known)}" if 0 < len(known) <= FEW else ""
+        raise UnknownNameError(f'nothing here is called "{name}"{nearest(name, known) or some}', at)
 
     def all(self) -> list[str]:
         """Every name that has a value here, the nearest first."""
-        return [*self.found, *(self.up.all() if self.up else ())]
+        own = [name for name, (value, _) in self.found.items() if not isinstance(value, Broken)]
+        return [*own, *(self.up.all() if self.up else ())]
 
     def given(self, name: str) -> int | None:
         """Where the name was given in this file or def; None if it was not."""

@@ -98,7 +98,8 @@ def _tops(walked: Walked, layer: schema.LayerParameter) -> list[Shape]:
             return [_learned_layer(walked, layer, bottoms[0])]
         case "Pooling":
             p, x = layer.pooling_param, bottoms[0]
-            return [(*x[:2], *(_window(size, p.kernel_size, p.pad, p.stride, math.ceil) for size in x[2:]))]
+            round_ = math.floor if p.round_mode == p.FLOOR else math.ceil
+            return [(*x[:2], *(_window(size, p.kernel_size, p.pad, p.stride, round_) for size in x[2:]))]
         case "BatchNorm":
             channels = bottoms[0][1]
             walked.params[layer.name] = [(channels,), (channels,), (1,)]
@@ -107,7 +108,7 @@ def _tops(walked: Walked, layer: schema.LayerParameter) -> list[Shape]:
         case "Scale":
             walked.params[layer.name] = [(bottoms[0][1],)] * (2 if layer.scale_param.bias_term else 1)
             return bottoms
-        case "ReLU" | "Dropout" | "LRN" | "Softmax":
+        case "ReLU" | "Dropout" | "LRN" | "Softmax" | "Power":
             return bottoms
         case "Eltwise":
             assert len(set(bottoms)) == 1, f"{layer.name}: the bottoms differ: {bottoms}"

@@ -40,6 +40,7 @@ FACTS = [
     ("imagenet/resnet50/deploy.prototxt", 25_557_032, 3_857_973_248, "pool5", (1, 2048, 1, 1)),
     ("mnist/lenet.prototxt", 431_080, 2_293_000, "pool2", (1, 50, 4, 4)),
     ("cifar10/quick.prototxt", 145_578, 12_354_176, "pool3", (1, 64, 4, 4)),
+    ("cifar10/resnet_train_test.prototxt", 269_722, 40_551_040, "block3_3", (100, 64, 8, 8)),
     ("cifar10/full.prototxt", 89_578, 12_298_240, "pool3", (1, 64, 4, 4)),
 ]
 
