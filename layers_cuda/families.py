@@ -5,10 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import conv, dense, host, im2col, loss, metric, norm, pointwise, pool, random, reduce, sequence, shape, update
+from . import (
+    conv,
+    ctc,
+    dense,
+    host,
+    im2col,
+    loss,
+    metric,
+    norm,
+    pointwise,
+    pool,
+    random,
+    reduce,
+    sequence,
+    shape,
+    update,
+)
 
 _FAMILIES: tuple[Any, ...] = (
-    conv, dense, host, im2col, loss, metric, norm, pointwise, pool, random, reduce, sequence, shape, update,
+    conv, ctc, dense, host, im2col, loss, metric, norm, pointwise, pool, random, reduce, sequence, shape, update,
 )  # fmt: skip
 
 BODIES: Mapping[str, Callable[..., Any]] = {name: body for m in _FAMILIES for name, body in m.BODIES.items()}

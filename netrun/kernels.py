@@ -186,6 +186,17 @@ class Kernels:
         """dx = (prob - onehot(label)) * dloss / norm, 0 at ignored positions."""
         raise NotImplementedError
 
+    def ctc(self, x: In, label: In, steps: In, count: In, loss: Out, slope: Out, *, blank: int) -> None:
+        """Connectionist temporal classification (Graves et al. 2006): loss[n] = -log of the probability, by
+        softmax(x), of all ways through the first steps[n] steps that give the first count[n] labels of sequence n.
+
+        x: T N K, label: N L, steps, count and loss: N. A way gives its classes without the repetitions and then
+        without ``blank``. slope: T N K is the gradient of the losses by x, 0 behind the last step. A sequence whose
+        labels do not fit into its steps gives 0 and no gradient. Labels outside 0..K-1 raise DataError on the host
+        devices.
+        """
+        raise NotImplementedError
+
     # ------------------------------------------------------------------------------------------------------ shape
     def concat(self, xs: Ins, y: Out, *, axis: int) -> None:
         """y = the xs one after another along ``axis``."""

@@ -394,6 +394,15 @@ def softmax_nll(
         k.softmax_grad(prob, g.of(prob), g.new(x), axis=axis)
 
 
+@rule
+def ctc(
+    k: Recorder, g: Gradients, x: Tensor, label: Tensor, steps: Tensor, count: Tensor, loss: Tensor, slope: Tensor, *,
+    blank: int,
+) -> None:  # fmt: skip
+    if g.wants(x) and g.has(loss):
+        k.pointwise([slope, k.view(g.of(loss), (1, loss.spec.count, 1))], g.new(x), expr="a * b")
+
+
 # -------------------------------------------------------------------------------------------------------------- shape
 @rule
 def concat(k: Recorder, g: Gradients, xs: Sequence[Tensor], y: Tensor, *, axis: int) -> None:

@@ -134,7 +134,8 @@ FIELDS: Mapping[str, Mapping[str, ForeignField]] = {
         **_belongs(OTHERS, {"center_loss_param": "CenterLoss", "margin_inner_product_param": "MarginInnerProduct",
                             "batch_reduction_param": "BatchReduction", "st_param": "SpatialTransformer",
                             "triplet_loss_param": "TripletLoss", "spatial_dropout_param": "SpatialDropout",
-                            "ctc_loss_param": "CTCLoss", "focal_loss_param": "FocalLoss"}),
+                            "focal_loss_param": "FocalLoss"}),
+        **_same(OTHERS, "missing", "the parameters of a CTCLoss, which are here in ctc_param", "ctc_loss_param"),
     },
     "TransformationParameter": {
         **_same(SSD, "missing", "images resized on their way in; resize the records instead", "resize_param"),
@@ -223,7 +224,6 @@ TYPES: Mapping[str, ForeignType] = {
     "MarginInnerProduct": ForeignType(OTHERS, "angles with a margin"),
     "TripletLoss": ForeignType(OTHERS, "distances in triples"),
     "FocalLoss": ForeignType(OTHERS, "a loss that weighs hard examples"),
-    "CTCLoss": ForeignType(OTHERS, "a loss over sequences"),
     "SpatialTransformer": ForeignType(OTHERS, "images under a learned transform"),
     "SpatialDropout": ForeignType(OTHERS, "dropout of whole channels"),
     "BatchReduction": ForeignType(OTHERS, "sums over the batch"),

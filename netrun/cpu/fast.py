@@ -14,7 +14,7 @@ import numpy as np
 from ..device import Step
 from ..program import Call, Program
 from ..types import PLAIN, Spec
-from . import conv, dense, dnnl, lrn, pointwise, pool, sequence, shape
+from . import conv, ctc, dense, dnnl, lrn, pointwise, pool, sequence, shape
 from .host import step_of
 from .layouts import nbytes
 from .memory import chain
@@ -32,7 +32,7 @@ BODIES: Mapping[str, Callable[..., Step]] = {
     "softmax_grad": dense.softmax_grad, "softmax_nll": dense.softmax_nll, "softmax_nll_grad": dense.softmax_nll_grad,
     "normalize": dense.normalize, "normalize_grad": dense.normalize_grad,
     "concat": shape.concat, "split": shape.split, "slice": shape.slice_, "place": shape.place,
-    "transpose": shape.transpose, "random": shape.random,
+    "transpose": shape.transpose, "random": shape.random, "ctc": ctc.ctc,
 }  # fmt: skip
 """Kernel name -> function of (tensors in order, scratch, attributes by name) that gives back the step."""
 

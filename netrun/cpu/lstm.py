@@ -16,15 +16,16 @@ from .step_products import Products, Step
 Maybe = Array | None
 
 
-def _parts(lib: Library | None, w: Any, proj: Any, streams: int, dtype: Any, grad: bool) -> list[Part]:
+def _parts(lib: Library | None, w: Any, peep: Any, proj: Any, streams: int, grad: bool) -> list[Part]:
     """Packed weights, packed projection, three buffers N D, one N 4D (grad), and one N R or, for grad, N D."""
-    size, rows = w.shape[0] // 4, w.shape[1]
+    (rows4, rows), dtype = w.shape, w.dtype
+    size = rows4 // 4
     out: Part = ((streams, size), dtype)
     second: Part = ((0,), np.uint8)
     if proj is not None:
         second = Products.part(lib, proj.shape, dtype, streams, not grad, False)
     wide: Part = ((streams if grad else 0, 4 * size), dtype)
-    first = Products.part(lib, w.shape, dtype, streams, not grad, not grad)
+    first = Products.part(lib, w.shape, dtype, streams, not grad, not grad, not grad and peep is None)
     return [first, second, out, out, out, wide, ((streams, size if grad else rows), dtype)]
 
 
@@ -32,8 +33,8 @@ def workspace(lib: Library | None, call: Call) -> int:
     """Scratch bytes of either."""
     args: Any = call.args
     grad = call.op.name == "lstm_grad"
-    w, proj, streams = (args[0], args[2], args[5].shape[1]) if grad else (args[1], args[3], args[0].shape[1])
-    return carved_bytes(_parts(lib, w, proj, streams, w.dtype, grad))
+    (w, peep, proj), streams = (args[:3], args[5].shape[1]) if grad else (args[1:4], args[0].shape[1])
+    return carved_bytes(_parts(lib, w, peep, proj, streams, grad))
 
 
 def masked(state: Maybe, cont: Maybe, t: int, room: Array) -> tuple[Maybe, list[Step]]:
@@ -56,8 +57,8 @@ def lstm(
 ) -> Step:  # fmt: skip
     """Kernels.lstm, bound."""
     (steps, streams, size), mul, add = cell.shape, np.multiply, np.add
-    room, room2, seen_cell, tmp, inner, _, seen = carve(scratch, _parts(lib, w, proj, streams, x.dtype, False))
-    products = Products(lib, w, streams, True, True, room)
+    room, room2, seen_cell, tmp, inner, _, seen = carve(scratch, _parts(lib, w, peep, proj, streams, False))
+    products = Products(lib, w, streams, True, True, room, gates=peep is None)
     project = None if proj is None else Products(lib, proj, streams, True, False, room2)
     run: list[Step] = [*products.start, *(project.start if project else [])]
     for t, before in walk(steps, reverse):
@@ -68,9 +69,9 @@ def lstm(
         before_cell, mask = masked(cell[before] if before >= 0 else first_cell, cont, t, seen_cell)
         run += mask
         now = cell[t]
-        if peep is None:
+        if peep is None and not (products.activates and old is not None):
             run += logistic(gates[t][:, : 3 * size], gates[t])
-        else:
+        if peep is not None:
             if before_cell is not None:
                 run += [partial(mul, before_cell, peep[0], tmp), partial(add, i, tmp, i),
                         partial(mul, before_cell, peep[1], tmp), partial(add, f, tmp, f)]  # fmt: skip
@@ -94,7 +95,7 @@ def lstm_grad(
 ) -> Step:  # fmt: skip
     """Kernels.lstm_grad, bound. dfirst and dfirst_cell carry the gradient from step to step."""
     (steps, streams, size), mul, add, one = cell.shape, np.multiply, np.add, cell.dtype.type(1)
-    room, room2, seen_cell, bent, tmp, wide, inner = carve(scratch, _parts(lib, w, proj, streams, w.dtype, True))
+    room, room2, seen_cell, bent, tmp, wide, inner = carve(scratch, _parts(lib, w, peep, proj, streams, True))
     products = Products(lib, w, streams, False, False, room)
     project = None if proj is None else Products(lib, proj, streams, False, False, room2)
     dc = dfirst_cell

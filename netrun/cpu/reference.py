@@ -19,6 +19,7 @@ from ..expression import Rule, letters
 from ..kernels import OPS, HostStep, Kernels
 from ..program import Call
 from ..types import Shape, Window
+from .ctc import Alignments
 from .evaluate import float_type, formula, run_rule
 from .host import Host, refuse, step_of, whole_numbers
 from .reference_sequence import Sequences
@@ -29,7 +30,7 @@ POISON = -(2**30) - 7
 """What fresh integer memory holds in eager use: no label, no index."""
 
 
-class Reference(Host, Sequences):
+class Reference(Host, Sequences, Alignments):
     """The definition of every kernel. ``dtype`` is the float type of ``temp``."""
 
     name = "reference"

@@ -13,6 +13,7 @@ from . import (
     host,
     images,
     inputs,
+    labelling,
     loop,
     loss,
     margin,
@@ -29,6 +30,6 @@ from .base import Context, Layer, layer_type
 
 __all__ = [
     "Context", "Layer", "activation", "conv", "dense", "dropout", "expr", "filter", "forks", "function", "hdf5", "host",
-    "images", "inputs", "layer_type", "loop", "loss", "margin", "metric", "norm", "pool", "python", "recurrent",
-    "reduce", "scale", "shape",
+    "images", "inputs", "labelling", "layer_type", "loop", "loss", "margin", "metric", "norm", "pool", "python",
+    "recurrent", "reduce", "scale", "shape",
 ]  # fmt: skip

@@ -387,6 +387,23 @@ row("Recurrent", "masks", _loop(
 row("LSTMUnit", "plain", "", x(1, 3, 2), x(1, 3, 8), x(1, 3, values=classes(2)), wants=[0, 1], tops=2)
 row("LSTMUnit", "fractions of a memory", "", x(2, 3), x(2, 12), x(2, values=fractions), wants=[0, 1], tops=2)
 
+_TRUTH = x(2, 3, values=lambda rng, dtype, *shape: np.array([[1, 2, 2], [3, -1, -1]], dtype)[: shape[0]], batch=False)
+_STEPS = x(2, values=lambda rng, dtype, *shape: np.array([6, 4], dtype), batch=False)
+row("CTCLoss", "plain", "", x(6, 2, 5, batch=False), _TRUTH, wants=[0], single=False)
+row("CTCLoss", "steps of each, a blank behind", "ctc_param { blank: 4 }", x(6, 2, 5, batch=False), _TRUTH, _STEPS,
+    wants=[0], single=False)  # fmt: skip
+row("CTCLoss", "all lengths, each loss", "loss_param { normalization: NONE }", x(6, 2, 5, batch=False), _TRUTH, _STEPS,
+    x(2, values=lambda rng, dtype, *shape: np.array([2, 1], dtype), batch=False), wants=[0], tops=2,
+    single=False)  # fmt: skip
+row("CTCDecode", "plain", "", x(6, 2, 3, batch=False), wants=[], tops=2, single=False)
+row("CTCDecode", "steps of each", "ctc_param { blank: 2 }", x(6, 2, 3, batch=False), _STEPS, wants=[], single=False)
+row("EditDistance", "plain", "", x(2, 4, values=classes(3)), x(2, 3, values=classes(3)), wants=[], tops=2)
+row("EditDistance", "lengths", "", x(2, 4, values=classes(3)), x(2, 3, values=classes(3)), x(2, values=classes(4)),
+    x(2, values=classes(4)), wants=[])  # fmt: skip
+row("Perplexity", "plain", "", x(4, 5), x(4, values=classes(5)), wants=[])
+row("Perplexity", "ignored labels", "loss_param { ignore_label: 2 } softmax_param { axis: 2 }", x(3, 2, 5),
+    x(3, 2, values=classes(5)), wants=[])  # fmt: skip
+
 # ------------------------------------------------------------------------------------------------------------- the host
 row("Filter", "all are selected", "", x(4, 3, 2), x(4, values=positive), wants=[0])
 row("Filter", "two bottoms", "", x(4, 3), x(4, 2, 2), x(4, 1, 1, 1), wants=[0, 1], tops=2)

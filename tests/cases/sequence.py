@@ -145,3 +145,35 @@ for _note in ("plain", "backwards", "one step from nothing"):
 for _note in ("plain", "backwards"):
     row("rnn", f"{_note}, relu", rnn(_NOTES[_note], "relu"), _wants(_NOTES[_note], "x", "w", "first"), **_LOOSE)
     row("rnn_grad", f"{_note}, relu", rnn_grad(_NOTES[_note], "relu"), **_LOOSE)
+
+
+# ------------------------------------------------------------------------------------------------------------------ ctc
+def ctc(
+    shape: tuple[int, int, int],
+    rows: list[list[int]],
+    steps: list[int],
+    blank: int = 0,
+    kind: str = "",
+    scale: float = 1,
+) -> Any:
+    def make(rng: Rng, dtype: str) -> Made:
+        n = shape[1]
+        label = np.zeros((n, max(1, *map(len, rows))), kind or dtype)
+        for i, values in enumerate(rows):
+            label[i, : len(values)] = values
+        given = (normal(rng, dtype, *shape) * np.asarray(scale, dtype), label, np.array(steps, kind or dtype),
+                 np.array([len(r) for r in rows], kind or dtype), Spec((n,), dtype), Spec(shape, dtype))  # fmt: skip
+        return given, {"blank": blank}
+
+    return make
+
+
+_NEAR: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5, "reason": "sums of logarithms grow with the steps"}
+row("ctc", "one label", ctc((1, 1, 3), [[1]], [1]), ["x"], **_NEAR)
+row("ctc", "several lengths", ctc((6, 4, 5), [[1, 2, 3], [4], [], [2, 2]], [6, 3, 5, 4]), ["x"], **_NEAR)
+row("ctc", "repetitions", ctc((9, 2, 3), [[1, 1, 2, 2], [2, 1, 2]], [9, 9]), ["x"], **_NEAR)
+row("ctc", "the last class is the blank", ctc((5, 2, 4), [[0, 1], [2, 0]], [5, 4], 3, "int32"), ["x"], **_NEAR)
+row("ctc", "labels that do not fit", ctc((4, 3, 4), [[1, 1, 1], [1, 2, 3], [1, 2]], [4, 4, 0]), ["x"], **_NEAR)
+row("ctc", "sure scores", ctc((8, 2, 6), [[1, 2], [5, 4, 3]], [8, 7], 0, "", 40), ["x"], **_NEAR)
+row("ctc", "many steps", ctc((60, 3, 40), [[*range(1, 20)], [7] * 9, [3, 1]], [60, 55, 20]), ["x"], **_NEAR)
+row("ctc", "no steps", ctc((2, 2, 3), [[], [1]], [0, 2]), ["x"], **_NEAR)

@@ -28,7 +28,7 @@ from netrun.program import Call
 from netrun.types import Spec, resolve_shape
 
 FAMILIES = ("pointwise", "reduce", "update", "pool", "norm", "loss", "shape", "random", "metric", "im2col",
-            "sequence")  # fmt: skip
+            "sequence", "ctc")  # fmt: skip
 ELSEWHERE = {"conv", "conv_grad_x", "conv_grad_w", "host"}
 """What NVIDIA's libraries and the host do."""
 BODIES: dict[str, Callable[..., Any]] = {"gemm": plain.gemm}
