@@ -79,7 +79,7 @@ class Blas:
         """A step for the product; ``add`` adds to what y holds.
 
         Args:
-            a, b, y: contiguous device arrays of one element type.
+            a, b, y: contiguous device arrays; a and b of one element type, y of the same, or float32 over 16-bit ones.
             offsets: elements from the beginning of each to its first matrix.
         """
         p, dtype = shape, y.dtype.name
@@ -87,14 +87,16 @@ class Blas:
             return nothing
         if p.k == 0:
             raise ValueError("a product over nothing is the caller's")
-        kind, width = _TYPES[dtype], y.dtype.itemsize
-        compute = _COMPUTE_64F if dtype == "float64" else precision.compute if dtype == "float32" else _COMPUTE_32F
-        where = [m.data.ptr + o * width for m, o in zip((a, b, y), offsets, strict=True)]
+        kind, given = _TYPES[dtype], _TYPES[a.dtype.name]
+        if a.dtype.name != b.dtype.name:
+            raise ValueError(f"a product of {a.dtype.name} and {b.dtype.name}")
+        compute = {"float64": _COMPUTE_64F, "float32": precision.compute}.get(a.dtype.name, _COMPUTE_32F)
+        where = [m.data.ptr + o * m.dtype.itemsize for m, o in zip((a, b, y), offsets, strict=True)]
         one, beta = self._scalar(dtype, 1.0), self._scalar(dtype, float(add))
         # Row-major Y = A B is column-major Y' = B' A': the operands change places, nothing is transposed.
         call = partial(
             self._library.cublasGemmStridedBatchedEx, self._handle, int(p.tb), int(p.ta), p.n, p.m, p.k,
-            one, where[1], kind, p.k if p.tb else p.n, p.stride_b, where[0], kind, p.m if p.ta else p.k, p.stride_a,
+            one, where[1], given, p.k if p.tb else p.n, p.stride_b, where[0], given, p.m if p.ta else p.k, p.stride_a,
             beta, where[2], kind, p.n, p.stride_y, p.batch, compute, -1,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from netrun.program import Call
-from netrun.types import Shape, Window
+from netrun.types import Shape, Spec, Window, itemsize
 
 from .dnn import Plan, Problem
 from .launch import Step, nothing, sequence
@@ -114,7 +114,7 @@ def _plan(device: Cuda, case: Case) -> Plan | None:
 def _sizes(case: Case, plan: Plan | None) -> list[int]:
     """Bytes of the areas of the scratch: 16-bit image, filter and output, then the workspace; or the columns."""
     if plan is None:
-        return [0 if case.empty else case.column_count * (8 if case.dtype == "float64" else 4)]
+        return [0 if case.empty else case.column_count * itemsize(case.dtype)]
     half = case.storage
     return [*(2 * math.prod(s) if half else 0 for s in (case.x, case.w, case.y)), plan.workspace]
 
@@ -194,7 +194,7 @@ def _by_columns(device: Cuda, call: Call, case: Case, arrays: Sequence[Any], are
     x, w, y = arrays
     g, k, c = case.groups, case.y[1], case.x[1]
     depth, positions = c // g * math.prod(case.window.kernel), math.prod(case.y[2:])
-    columns = area.view(y.dtype)
+    columns = device.array(area, 0, Spec((case.column_count,), case.dtype))
     spread = columns.reshape(1, c * math.prod(case.window.kernel), *case.y[2:])
     matrix, filters = columns.reshape(g, depth, positions), w.reshape(g, k // g, depth)
     steps: list[Step] = []

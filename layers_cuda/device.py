@@ -17,7 +17,7 @@ from netrun.kernels import OPS
 from netrun.program import Call, Program
 from netrun.types import Spec, Tensor, resolve_shape
 
-from . import blas, lazy
+from . import blas, half, lazy
 from .capture import Bound, Captured, Stepwise
 from .dnn import Dnn, Plan
 from .dnn import declare as declare_dnn
@@ -140,7 +140,10 @@ class Cuda:
 
     def array(self, memory: Any, offset: int, spec: Spec) -> Any:
         """The tensor of that spec at a byte offset of a block."""
-        return memory[offset : offset + spec.nbytes].view(np.dtype(spec.dtype)).reshape(spec.shape)
+        part = memory[offset : offset + spec.nbytes]
+        if spec.dtype == half.NAME:
+            return half.Brain(part.view(np.dtype("uint16")).reshape(spec.shape))
+        return part.view(np.dtype(spec.dtype)).reshape(spec.shape)
 
     def view(self, array: Any, shape: Sequence[int]) -> Any:
         """The same elements under another shape; one -1 is worked out."""
@@ -153,7 +156,8 @@ class Cuda:
             ValueError: another number of values.
         """
         self.use()
-        self._uploads.write(array, values)
+        brain = isinstance(array, half.Brain)
+        self._uploads.write(half.words_of(array), half.bits_of(values) if brain else values)
 
     def read(self, array: Any) -> np.ndarray[Any, Any]:
         """A host copy, made after everything launched so far.
@@ -162,9 +166,9 @@ class Cuda:
             DataError: a label or an index was out of range in what ran since the last look.
         """
         self.use()
-        values: np.ndarray[Any, Any] = array.get(stream=self.stream)
+        values: np.ndarray[Any, Any] = half.words_of(array).get(stream=self.stream)
         self.synchronize()
-        return values
+        return half.values_of(values) if isinstance(array, half.Brain) else values
 
     def later(self, array: Any) -> Callable[[], np.ndarray[Any, Any]]:
         """A host copy of what the array holds after everything launched so far, waited for when it is asked for.
@@ -172,13 +176,13 @@ class Cuda:
         The function that comes back raises what ``read`` would.
         """
         self.use()
-        found, check = self._downloads.start(array), self.faults.later(self._downloads.start)
+        found, check = self._downloads.start(half.words_of(array)), self.faults.later(self._downloads.start)
 
         def values() -> np.ndarray[Any, Any]:
             self.use()
             copied = found()
             check()
-            return copied
+            return half.values_of(copied) if isinstance(array, half.Brain) else copied
 
         return values
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .half import words_of
 from .source import source_of
 
 Step = Callable[[], None]
@@ -126,6 +127,7 @@ class Launcher:
         return partial(call, target.data.ptr, source.data.ptr, source.nbytes, _DEVICE_TO_DEVICE, self.stream.ptr)
 
     def _packed(self, kernel: Kernel, position: int, arg: Any) -> Any:
+        arg = words_of(arg)
         if isinstance(arg, self.xp.ndarray):
             if not arg.flags.c_contiguous:
                 raise ValueError(f"kernel {kernel.name}: argument {position} is not contiguous")

@@ -8,6 +8,7 @@ from typing import Any
 
 from netrun.expression import parse
 from netrun.program import Call, Program
+from netrun.storage import narrowed
 from netrun.types import PERSISTENT, Tensor
 
 from .precision import precision as precision_named
@@ -18,8 +19,8 @@ CONVOLUTIONS = frozenset({"conv", "conv_grad_x", "conv_grad_w"})
 
 
 def prepare(program: Program) -> Program:
-    """The program as a GPU runs it: fused, and with its numerics in its calls."""
-    return _marked(_fused(program))
+    """The program as a GPU runs it: fused, and with its numerics in its calls and tensors."""
+    return narrowed(_marked(_fused(program)))
 
 
 def _marked(program: Program) -> Program:

@@ -24,6 +24,7 @@ from .config.upgrade import read_solver, upgrade_solver
 from .device import Device, open_device
 from .errors import DivergedError
 from .log import Log, silent
+from .loss_scale import FIRST
 from .params import LoadOptions, initialise, load
 from .program import Program
 from .runner import Averages, Output, Runner, open_forward
@@ -332,6 +333,10 @@ class Solver:
         self.log(f"Iteration {self.iteration} ({spent}), loss = {loss:g}", "solver.cpp:239")
         self._log_outputs(self.runners[0].outputs(), "Train", "solver.cpp:258")
         self.log(f"Iteration {self.iteration}, lr = {self.rate:g}", "sgd_solver.cpp:112")
+        scaling = self.training.scaling
+        if scaling is not None:
+            factor = FIRST + float(self._step.read(scaling.excess))
+            self.log(f"Iteration {self.iteration}, loss scale = {factor:g}", "sgd_solver.cpp:112")
 
     def _tell_waiting(self, seconds: float, waited: float) -> None:
         """How much of the time the net stood still for want of data, where that is worth a person's attention."""

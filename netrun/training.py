@@ -11,6 +11,7 @@ from .compiler.record import Recording, record
 from .compiler.sharing import Parameter
 from .config import schema
 from .expression import letters, rule
+from .loss_scale import LossScale
 from .program import Program, Recorder
 from .runner import kept
 from .types import Spec, Tensor
@@ -37,6 +38,8 @@ class Training:
     saved: dict[Tensor, Tensor] = field(default_factory=dict)
     lr: Tensor = field(default_factory=lambda: Tensor("lr", Spec(()), "control"))
     correction: Tensor = field(default_factory=lambda: Tensor("correction", Spec(()), "control"))
+    scaling: LossScale | None = None
+    """What the loss is multiplied by in float16."""
     first: Tensor = field(default_factory=lambda: Tensor("first pass", Spec(()), "control"))
 
     @property
@@ -58,8 +61,13 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
         for parameter, tensor in recording.parameters.items()
         if parameter.trained and (parameter.lr_mult != 0 or graph.force_backward)
     }
-    found = backward(recorder, recording.forward, trained.values(), losses=recording.losses)
-    result = Training(recording, Program(()), None, gradients=found)
+    scaling = LossScale.of(recording) if graph.numerics.precision == "FP16" else None
+    if scaling is None:
+        found = backward(recorder, recording.forward, trained.values(), losses=recording.losses)
+    else:
+        seeds = scaling.seeds(recorder, recording.losses)
+        found = backward(recorder, recording.forward, trained.values(), seeds=seeds)
+    result = Training(recording, Program(()), None, gradients=found, scaling=scaling)
     keeps = set(kept(recording))
     if keep_all:
         keeps.update(recording.tensors.values())
@@ -104,11 +112,19 @@ def record_update(
 ) -> None:
     """Record clipping and the update of every parameter, from its gradient summed over iter_size passes."""
     recorder.origin = "(solver)*"
+    scaling = result.scaling
     scale = recorder.temp("scale", ())
+    if scaling is not None:
+        if solver.iter_size > 1:
+            scaling.begin(recorder)
+        scaling.look(recorder, list(gradients.values()))
     if solver.clip_gradients >= 0 and gradients:
-        _clip(recorder, list(gradients.values()), scale, solver)
+        _clip(recorder, list(gradients.values()), scale, solver, scaling)
+    elif scaling is not None:
+        recorder.pointwise([scaling.factor], scale, expr=f"1 / (a * {solver.iter_size})")
     else:
         recorder.fill(scale, value=1.0 / solver.iter_size)
+    finite = [] if scaling is None else [scaling.finite]
     corrections = [result.correction] if METHODS[solver.type].correction else []
     for parameter, tensor in result.recording.parameters.items():
         recorder.origin = f"{parameter.layer}*"
@@ -119,9 +135,13 @@ def record_update(
             inputs = [gradient, result.lr, scale, *corrections]
             if is_trusted(solver, parameter.decay_mult):
                 inputs.append(_trust(recorder, gradient, tensor, scale, trust_ratio(solver, parameter.decay_mult)))
-            recorder.update(inputs, variables, rule=body)
+            recorder.update([*inputs, *finite], variables, rule=scaling.guarded(body) if scaling else body)
         elif moves_without_gradient(solver, parameter.lr_mult, parameter.decay_mult):
-            recorder.update([result.lr, *corrections], variables, rule=body)
+            recorder.update(
+                [result.lr, *corrections, *finite], variables, rule=scaling.guarded(body) if scaling else body
+            )
+    if scaling is not None:
+        scaling.adapt(recorder)
 
 
 def _trust(recorder: Recorder, gradient: Tensor, parameter: Tensor, scale: Tensor, expr: str) -> Tensor:
@@ -142,10 +162,20 @@ def _square(recorder: Recorder, tensor: Tensor) -> Tensor:
     return square
 
 
-def _clip(recorder: Recorder, gradients: list[Tensor], scale: Tensor, solver: schema.SolverParameter) -> None:
+def _clip(
+    recorder: Recorder,
+    gradients: list[Tensor],
+    scale: Tensor,
+    solver: schema.SolverParameter,
+    scaling: LossScale | None,
+) -> None:
     """scale = min(1, clip_gradients / norm of all summed gradients) / iter_size: clipped first, averaged then."""
     squares = [_square(recorder, gradient) for gradient in gradients]
     norm = recorder.temp("norm", ())
     recorder.pointwise(squares, norm, expr=f"sqrt({' + '.join(letters(len(squares)))})")
     limit = repr(solver.clip_gradients)
-    recorder.pointwise([norm], scale, expr=f"where(a > {limit}, {limit} / a, 1) / {solver.iter_size}")
+    if scaling is None:
+        recorder.pointwise([norm], scale, expr=f"where(a > {limit}, {limit} / a, 1) / {solver.iter_size}")
+    else:
+        expr = f"where(a > {limit} * b, {limit} * b / a, 1) / ({solver.iter_size} * b)"
+        recorder.pointwise([norm, scaling.factor], scale, expr=expr)

@@ -31,6 +31,11 @@ PERSISTENT: frozenset[str] = frozenset({"feed", "learned", "statistic", "state",
 """Kinds that own their memory: their values outlive a run, so the planner leaves them alone."""
 
 
+def itemsize(dtype: str) -> int:
+    """Bytes of an element; bfloat16 is a type of devices that NumPy does not have."""
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+
+
 @dataclass(frozen=True)
 class Numerics:
     """What a program may be computed and stored in; a property of the program, so that two in one process may differ.
@@ -66,7 +71,7 @@ class Spec:
     @property
     def nbytes(self) -> int:
         """Bytes in the plain layout."""
-        return self.count * np.dtype(self.dtype).itemsize
+        return self.count * itemsize(self.dtype)
 
     def __str__(self) -> str:
         text = "x".join(map(str, self.shape)) or "scalar"

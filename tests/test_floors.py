@@ -14,14 +14,14 @@ FLOORS = [  # from the ground up; a module belongs to the longest prefix that fi
     ["netrun.version", "netrun.errors"],
     ["netrun.config"],
     ["netrun.types", "netrun.expression", "netrun.random", "netrun.kernels", "netrun.program", "netrun.device",
-     "netrun.log"],
+     "netrun.log", "netrun.storage"],
     ["netrun.formula"],
     ["netrun.cpu", "layers_cuda"],
     ["netrun.data", "netrun.fillers", "netrun.updates", "netrun.schedule"],
     ["netrun.layers"],
     ["netrun.compiler"],
-    ["netrun.session", "netrun.shortage", "netrun.params", "netrun.runner", "netrun.training", "netrun.snapshot",
-     "netrun.debug",
+    ["netrun.session", "netrun.shortage", "netrun.loss_scale", "netrun.params", "netrun.runner", "netrun.training",
+     "netrun.snapshot", "netrun.debug",
      "netrun.varying", "netrun.whole", "netrun.visible", "netrun.names", "netrun.engine", "netrun.predict",
      "netrun.solver", "netrun.solver_nets", "netrun.net", "netrun.net_solver", "netrun.netspec", "netrun.deploy",
      "netrun.draw", "netrun.draw_layout", "netrun.draw_png", "netrun.images", "netrun.recipe",
@@ -34,7 +34,7 @@ APART = [("netrun.cpu", "layers_cuda"), ("netrun.cpu", "netrun.layers"), ("layer
 """Pairs that never see each other though the floors would allow it (devices know neither schema nor layers)."""
 
 DEVICES_SEE = {"netrun.types", "netrun.expression", "netrun.random", "netrun.kernels", "netrun.program",
-               "netrun.device", "netrun.errors"}  # fmt: skip
+               "netrun.device", "netrun.errors", "netrun.storage"}  # fmt: skip
 
 OPTIONAL = {"h5py", "PIL", "plyvel", "cupy", "grpc_tools", "yaml"}
 

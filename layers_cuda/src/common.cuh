@@ -13,7 +13,7 @@
 #ifndef INDEX
 #define INDEX int
 #endif
-#ifdef HALF
+#if defined(HALF) && !defined(CUDA_CPU)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #endif

@@ -1,5 +1,5 @@
 // Normalisation over some axes: the statistics, and the whole where one group of threads does it alone.
-// AXES, RANK, KEPT, LANES, COLUMNS as in reduce.cu.
+// AXES, RANK, KEPT, LANES, COLUMNS as in reduce.cu. Statistics are REAL, whatever the tensors hold.
 //
 // Where the walked elements are cut into chunks (blockIdx.y), moments and products leave one row of partial results a
 // chunk, the _partial kernels merge the rows in order, and a pointwise kernel does the rest.
@@ -46,7 +46,7 @@ __device__ inline Moments moments_of(const T *x, I begin, I end, const I (&size)
   return {(R)n, pivot + mean, m2 > (R)0 || m2 != m2 ? m2 : (R)0};
 }
 
-extern "C" __global__ void normalize(const T *x, T *y, T *mean, T *var, const I outputs, const I length,
+extern "C" __global__ void normalize(const T *x, T *y, R *mean, R *var, const I outputs, const I length,
                                      const R eps AXES(AXIS_PARAMETER)) {
   __shared__ Moments shared[THREADS];
   const I size[] = {AXES(AXIS_SIZE)};
@@ -61,8 +61,8 @@ extern "C" __global__ void normalize(const T *x, T *y, T *mean, T *var, const I 
   if (o >= outputs) return;
   const R spread = all.m2 / all.n, root = sqrt(spread + eps);
   if (lane() == 0) {
-    mean[o] = to<T>(all.mean);
-    var[o] = to<T>(spread);
+    mean[o] = all.mean;
+    var[o] = spread;
   }
   walk(lane(), length, (I)LANES, size, at, [&] {
     const I i = offset<EVERY>(at, size);
@@ -86,18 +86,18 @@ extern "C" __global__ void moments(const T *__restrict__ x, Moments *__restrict_
   if (lane() == 0 && o < outputs) partial[(I)blockIdx.y * outputs + o] = all;
 }
 
-extern "C" __global__ void moments_partial(const Moments *__restrict__ partial, T *__restrict__ mean,
-                                           T *__restrict__ var, const I outputs, const int rows) {
+extern "C" __global__ void moments_partial(const Moments *__restrict__ partial, R *__restrict__ mean,
+                                           R *__restrict__ var, const I outputs, const int rows) {
   EACH(o, outputs) {
     Moments all = partial[o];
     for (int row = 1; row < rows; ++row) all = Merge()(all, partial[(I)row * outputs + o]);
-    mean[o] = to<T>(all.mean);
-    var[o] = to<T>(all.m2 / all.n);
+    mean[o] = all.mean;
+    var[o] = all.m2 / all.n;
   }
 }
 
 // dx = (dy - mean(dy) - y * mean(dy y)) / sqrt(var + eps). dx may lie over dy.
-extern "C" __global__ void normalize_grad(const T *y, const T *var, const T *dy, T *dx, const I outputs,
+extern "C" __global__ void normalize_grad(const T *y, const R *var, const T *dy, T *dx, const I outputs,
                                           const I length, const R eps AXES(AXIS_PARAMETER)) {
   __shared__ Pair shared[THREADS];
   const I size[] = {AXES(AXIS_SIZE)};
@@ -115,7 +115,7 @@ extern "C" __global__ void normalize_grad(const T *y, const T *var, const T *dy,
   }
   all = across_lanes(all, shared, Sum());
   if (o >= outputs) return;
-  const R root = sqrt(to<R>(var[o]) + eps), mean = all.a / (R)length, product = all.b / (R)length;
+  const R root = sqrt(var[o] + eps), mean = all.a / (R)length, product = all.b / (R)length;
   walk(lane(), length, (I)LANES, size, at, [&] {
     const I i = offset<EVERY>(at, size);
     dx[i] = to<T>((to<R>(dy[i]) - mean - to<R>(y[i]) * product) / root);

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..device import Step
-from ..program import Call
+from ..program import Call, Program
+from ..storage import narrowed
 from ..types import Spec, resolve_shape
 from .host import Array, Host
 
@@ -22,13 +23,17 @@ class Null(Host):
     name = "null"
     precisions = frozenset({"FP32", "TF32", "BF16", "FP16"})
 
+    def prepare(self, program: Program) -> Program:
+        """With the activations that a device would store in 16 bits, so that plans show what they take."""
+        return narrowed(program)
+
     def allocate(self, nbytes: int) -> Array:
         """No memory, whatever the size."""
         return np.zeros(0, np.uint8)
 
     def array(self, memory: Any, offset: int, spec: Spec) -> Array:
         """Read-only zeros of that shape and type, without memory."""
-        return np.broadcast_to(np.zeros((), spec.dtype), spec.shape)
+        return np.broadcast_to(np.zeros((), "uint16" if spec.dtype == "bfloat16" else spec.dtype), spec.shape)
 
     def view(self, array: Any, shape: Sequence[int]) -> Array:
         """The same under another shape."""

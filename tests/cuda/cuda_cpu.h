@@ -49,7 +49,11 @@ struct alignas(16) float4 { float x, y, z, w; };
 struct __nv_bfloat16 {  // rounds to nearest even
   uint16_t bits;
   __nv_bfloat16() = default;
-  __nv_bfloat16(float v) { uint32_t u; memcpy(&u, &v, 4); bits = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16); }
+  __nv_bfloat16(float v) {
+    uint32_t u;
+    memcpy(&u, &v, 4);
+    bits = v != v ? 0x7fc0 : (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+  }
   operator float() const { uint32_t u = (uint32_t)bits << 16; float v; memcpy(&v, &u, 4); return v; }
 };
 struct __half {  // likewise; what is too large becomes infinite

@@ -20,7 +20,7 @@ import fakecupy
 import numpy as np
 from cases.kernels import KERNELS
 
-from layers_cuda import plain
+from layers_cuda import half, plain
 from layers_cuda.faults import Faults
 from layers_cuda.launch import Kernel, Launcher, Step
 from layers_cuda.source import source_of
@@ -185,7 +185,10 @@ class Device:
         return self.memory.empty(nbytes, self.shift)
 
     def array(self, memory: Any, offset: int, spec: Spec) -> Any:
-        return memory[offset : offset + spec.nbytes].view(spec.dtype).reshape(spec.shape)
+        part = memory[offset : offset + spec.nbytes]
+        if spec.dtype == half.NAME:
+            return half.Brain(part.view("uint16").reshape(spec.shape))
+        return part.view(spec.dtype).reshape(spec.shape)
 
     def view(self, array: Any, shape: Sequence[int]) -> Any:
         return array.reshape(resolve_shape(shape, array.size))
@@ -194,10 +197,12 @@ class Device:
         return program
 
     def write(self, array: Any, values: Any) -> None:
-        np.asarray(array)[...] = np.asarray(values).reshape(array.shape)
+        given = half.bits_of(values) if isinstance(array, half.Brain) else np.asarray(values)
+        np.asarray(half.words_of(array))[...] = given.reshape(array.shape)
 
     def read(self, array: Any) -> Any:
-        return np.array(np.asarray(array))
+        values = np.array(np.asarray(half.words_of(array)))
+        return half.values_of(values) if isinstance(array, half.Brain) else values
 
     def synchronize(self) -> None:
         self.faults.check()

@@ -148,3 +148,15 @@ def test_every_offered_plan_is_right(gpu: Any) -> None:
             gpu.dnn.step(plan, arrays, gpu.allocate(max(plan.workspace, 1)))()
             scale = float(np.abs(wanted).max())
             np.testing.assert_allclose(gpu.read(arrays[written]), wanted, 1e-4, 1e-5 * scale, err_msg=f"{kind} {plan}")
+
+
+@pytest.mark.parametrize("precision", ["TF32", "BF16", "FP16"])
+def test_training_in_sixteen_bits(precision: str, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digits net reaches its accuracy in every precision."""
+    monkeypatch.chdir(DIGITS)
+    message, source = read_solver("solver.prototxt")
+    message.precision = precision  # type: ignore[assignment]
+    with Solver(message, device=gpu, source=source) as solver:
+        solver.step(300)
+        accuracy = next(float(o.values) for o in solver.test() if o.name == "accuracy")
+    assert accuracy > 0.93

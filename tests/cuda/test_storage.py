@@ -1,0 +1,259 @@
+"""Activations in 16 bits: every kernel that takes them, whole training runs, and the scale of the loss in float16."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakecupy
+import numpy as np
+import pytest
+import shim
+from cases import KernelCase, flat, run_case
+from cases.kernels import KERNELS
+from test_lenet_step import batches, lenet, train
+
+from layers_cuda import half
+from layers_cuda.device import Cuda
+from netrun.config.upgrade import read_solver
+from netrun.cpu.null import Null
+from netrun.cpu.reference import Reference
+from netrun.loss_scale import FIRST, PATIENCE
+from netrun.program import Call
+from netrun.session import Session
+from netrun.solver import Solver
+from netrun.storage import ALIKE, PRODUCTS
+from netrun.types import Spec, Tensor
+from tests.compiler.test_recompute import solver as solver_of
+
+Make = Callable[..., Cuda]
+TYPES = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
+"""Half a unit of the last place."""
+NAMES = {**ALIKE, "pointwise": ("xs", "y"), "copy": ("x", "y")}
+ROWS = [case for case in KERNELS if case.op in NAMES]
+FIRST_ROWS = [next(case for case in ROWS if case.op == op) for op in NAMES]
+"""One of each kernel; the others are compiled and run with the slow tests."""
+
+
+def rounded(values: Any, storage: str) -> Any:
+    if storage == "float16":
+        return values.astype("float16").astype("float32")
+    return half.values_of(half.bits_of(values))
+
+
+# -------------------------------------------------------------------------------------------------------------- kernels
+@pytest.mark.skipif(fakecupy.COMPILER is None, reason="no g++: the shim compiles the kernels with it")
+@pytest.mark.parametrize(
+    ("case", "storage"),
+    [
+        pytest.param(case, storage, marks=[] if case in FIRST_ROWS and storage == "bfloat16" else pytest.mark.slow)
+        for case in ROWS
+        for storage in TYPES
+    ],
+    ids=str,
+)
+def test_kernels_on_16_bits(case: KernelCase, storage: str) -> None:
+    """Against the reference on the same rounded values; the result is rounded once more."""
+    given, attrs = case.build("float32")
+    if any(isinstance(a, np.ndarray) and a.dtype == np.float64 for arg in given for a in flat(arg)):
+        pytest.skip("a row in float64")
+    names = NAMES[case.op]
+
+    def narrow(name: str, value: Any) -> bool:
+        return name in names and value.dtype == "float32"
+
+    class Row(KernelCase):
+        def build(self, dtype: str, seed: int = 1) -> Any:
+            made = [
+                tuple(rounded(a, storage) if isinstance(a, np.ndarray) and narrow(m.name, a) else a for a in flat(arg))
+                for m, arg in zip(self.signature.arguments, given, strict=True)
+            ]
+            return tuple(
+                v if isinstance(a, tuple) else (v[0] if v else None) for v, a in zip(made, given, strict=True)
+            ), attrs
+
+    row = Row(case.op, case.note, case.make)
+    wanted = run_case(Reference(), row, "float32")
+    device = Narrow(set(names), storage)
+    got = run_case(device, row, "float32")
+    for m in case.signature.arguments:
+        if "w" in m.role:
+            for ours, exact in zip(got[m.name], wanted[m.name], strict=True):
+                if exact.dtype.kind != "f":
+                    np.testing.assert_array_equal(ours, exact)
+                    continue
+                error = 2 * TYPES[storage] if m.name in names else 1e-4
+                scale = float(np.abs(exact).max(initial=0)) or 1.0
+                if storage == "float16" and scale > 60000:
+                    continue
+                np.testing.assert_allclose(ours, exact, error, 0.01 * error * scale + 1e-6, err_msg=str(case))
+
+
+class Narrow(shim.Device):
+    """The shim with 16-bit tensors in the place of float32 ones, for the arguments of these names."""
+
+    def __init__(self, names: set[str], storage: str) -> None:
+        super().__init__()
+        self.names, self.storage = names, storage
+        self.count = 0
+
+    def bind(self, call: Call, args: Any, scratch: Any) -> Any:
+        before: list[Callable[[], None]] = []
+        after: list[Callable[[], None]] = []
+
+        def small(name: str, array: Any) -> Any:
+            if name not in self.names or array.dtype.name != "float32":
+                return array
+            spec = Spec(tuple(array.shape), self.storage)
+            made = self.array(self.allocate(spec.nbytes), 0, spec)
+            before.append(lambda: self.write(made, self.read(array)))
+            after.append(lambda: self.write(array, self.read(made)))
+            return made
+
+        marks = call.op.arguments
+        placed = [
+            tuple(small(m.name, a) for a in arg)
+            if isinstance(arg, tuple)
+            else arg
+            if arg is None
+            else small(m.name, arg)
+            for m, arg in zip(marks, args, strict=True)
+        ]  # fmt: skip
+        tensors = tuple(
+            tuple(Tensor("t", Spec(a.shape, a.dtype.name)) for a in arg)
+            if isinstance(arg, tuple)
+            else None if arg is None else Tensor("t", Spec(arg.shape, arg.dtype.name))
+            for arg in placed
+        )  # fmt: skip
+        narrow_call = Call(call.op, tensors, call.attrs, call.origin)
+        body = super().bind(narrow_call, placed, self.allocate(max(self.workspace(narrow_call), 1)))
+
+        def run() -> None:
+            for step in before:
+                step()
+            body()
+            for step in after:
+                step()
+
+        return run
+
+
+def test_bits_go_there_and_back() -> None:
+    values = np.array([0, -0.0, 1, -1.5, 3.1415927, 1e-40, np.inf, -np.inf, np.nan, 3.4e38], np.float32)
+    found = half.values_of(half.bits_of(values))
+    np.testing.assert_allclose(found[:9], values[:9], 2.0**-8, 1e-38)
+    assert np.isinf(found[9])
+
+
+# ---------------------------------------------------------------------------------------------------------------- whole
+def plans(file: Any, precision: str) -> Session:
+    message, source = read_solver(str(file))
+    message.precision = precision  # type: ignore[assignment]
+    with Solver(message, device=Null(), source=source) as solver:
+        return solver.sessions[0]
+
+
+def test_memory_halves() -> None:
+    message = solver_of(False)
+    found = []
+    for precision in ("FP32", "BF16"):
+        message.precision = precision  # type: ignore[assignment]
+        with Solver(message, device=Null()) as solver:
+            found.append(solver.sessions[0])
+    wide, narrow = found
+    assert narrow.plan.arena < 0.62 * wide.plan.arena
+    tensors = {t.name: t for t in narrow.program.tensors()}
+    assert tensors["norm1"].dtype == "bfloat16"
+    assert all(t.dtype != "bfloat16" for t in tensors.values() if t.kind in ("learned", "grad", "history", "statistic"))
+    for name in ("loss", "ip", "bn1.batch_mean", "bn1.batch_variance"):
+        assert tensors[name].dtype == "float32", name
+
+
+@pytest.mark.parametrize("precision", ["BF16", "FP16"])
+def test_products_work_on_16_bits(precision: str) -> None:
+    message = solver_of(False)
+    message.precision = precision  # type: ignore[assignment]
+    with Solver(message, device=Null()) as solver:
+        calls = solver.sessions[0].program.calls
+    kinds = {c.op.name for c in calls}
+    assert {"conv", "conv_grad_x", "conv_grad_w", "lrn", "normalize", "concat", "pool_max"} <= kinds
+    for call in calls:
+        for name in PRODUCTS.get(call.op.name, ()):
+            t: Any = call.argument(name)
+            assert t is None or t.dtype in TYPES, str(call)
+        for names in (ALIKE.get(call.op.name, ()),):
+            given = [t for n in names for t in flat(call.argument(n))]
+            assert len({t.dtype for t in given}) <= 1, str(call)
+
+
+@pytest.mark.parametrize("more", ["", "iter_size: 2 clip_gradients: 5"])
+@pytest.mark.parametrize("precision", ["BF16", "FP16"])
+def test_a_net_of_all_kinds_trains(precision: str, more: str, make_device: Make) -> None:
+    """Batch norm, LRN, dropout, concat, both poolings, a sum: near float32 on the CPU."""
+    found = []
+    for kind, device in ((precision, make_device()), ("FP32", "reference")):
+        message = solver_of(False, more)
+        message.precision = kind  # type: ignore[assignment]
+        with Solver(message, device=device) as solver:
+            scaling = solver.training.scaling
+            if scaling is not None:
+                solver.sessions[0].write(scaling.excess, np.float32(256 - FIRST))
+            losses = []
+            for _ in range(4):
+                solver.step(1)
+                losses.append(solver.losses[-1])
+            found.append(losses)
+    np.testing.assert_allclose(found[0], found[1], 0.06 if precision == "BF16" else 0.02)
+    assert found[0] != found[1]
+
+
+def test_weights_stay_float32_masters(make_device: Make, tmp_path: Path) -> None:
+    """A step too small for 16 bits is not lost."""
+    _, before = train(lenet(tmp_path, 2, "precision: BF16"), make_device(), 1, 2)
+    _, after = train(lenet(tmp_path, 2, "precision: BF16"), make_device(), 2, 2)
+    moved = np.abs(after["ip1.weight"] - before["ip1.weight"])
+    small = moved[(moved > 0) & (moved < 2.0**-9 * np.abs(before["ip1.weight"]))]
+    assert small.size > 1000
+
+
+# ----------------------------------------------------------------------------------------------------------- loss scale
+def test_an_overflow_changes_nothing_and_halves_the_scale(make_device: Make, tmp_path: Path) -> None:
+    lines: list[str] = []
+    log = lambda text, source, level="I": lines.append(text)  # noqa: E731
+    with Solver(lenet(tmp_path, 2, "precision: FP16 display: 1"), device=make_device(), log=log) as solver:
+        scaling, session, values = solver.training.scaling, solver.sessions[0], next(batches(2))
+        assert scaling is not None
+        session.feed(values)
+        solver.step(1)
+        weights = [solver.memory.read(t) for t in solver.training.recording.parameters.values()]
+        session.write(scaling.excess, np.float32(2.0**30 - FIRST))
+        solver.step(1)
+        assert float(session.read(scaling.excess)) + FIRST == 2.0**29
+        for tensor, value in zip(solver.training.recording.parameters.values(), weights, strict=True):
+            np.testing.assert_array_equal(solver.memory.read(tensor), value)
+        session.write(scaling.excess, np.float32(0))
+        session.write(scaling.since, np.float32(PATIENCE - 1))
+        solver.step(1)
+        assert float(session.read(scaling.excess)) == FIRST
+        assert float(session.read(scaling.since)) == 0
+        assert any((solver.memory.read(t) != v).any() for t, v in
+                   zip(solver.training.recording.parameters.values(), weights, strict=True))  # fmt: skip
+    told = [float(m[1]) for m in (re.search(r"loss scale = (\S+)", line) for line in lines) if m]
+    assert told == pytest.approx([FIRST, 2.0**29, 2 * FIRST], 1e-5)
+
+
+def test_the_scale_is_part_of_a_snapshot(make_device: Make, tmp_path: Path) -> None:
+    file = lenet(tmp_path, 2, f'precision: FP16 snapshot_prefix: "{tmp_path}/s"')
+    with Solver(file, device=make_device()) as solver:
+        solver.sessions[0].feed(next(batches(2)))
+        assert solver.training.scaling is not None
+        solver.sessions[0].write(solver.training.scaling.excess, np.float32(-FIRST / 2))
+        solver.step(1)
+        _, state = solver.snapshot()
+    with Solver(file, device=make_device()) as solver:
+        solver.restore(state)
+        assert solver.training.scaling is not None
+        assert float(solver.sessions[0].read(solver.training.scaling.excess)) == -FIRST / 2
+        assert float(solver.sessions[0].read(solver.training.scaling.since)) == 1
