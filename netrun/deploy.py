@@ -134,7 +134,10 @@ def _shape_of(layer: schema.LayerParameter, state: State, folder: str) -> Shape:
         raise UsageError(
             f"nothing tells the shape of the input of {layer.name} ({layer.type}): its data cannot be read",
             None,
-            [str(error).partition("\n")[0], "give it: shape=(1, 3, 224, 224)"],
+            [
+                str(error).partition("\n")[0],
+                "give it: shape=(1, 3, 224, 224), or --input-shape 1,3,224,224 on the command line",
+            ],
         ) from None
 
 

@@ -61,6 +61,24 @@ class Predictor:
         elif self.mean is not None:
             self.size = self.mean.shape[1], self.mean.shape[2]
         self._transforms: dict[tuple[int, int, int], Transform] = {}
+        self._given = self.param.crop_size, self.mean
+        self._settled: Shape = ()
+
+    def _settle(self, wanted: Shape) -> None:
+        """A net for use says no crop: of a mean image larger than its input the middle is taken, as of the images that
+        it is subtracted from; any other one is scaled."""
+        if self._settled == wanted:
+            return
+        self._settled = wanted
+        self._transforms.clear()
+        self.param.crop_size, self.mean = self._given
+        if self.mean is None or self.param.crop_size or self.mean.shape[1:] == wanted[1:]:
+            return
+        if wanted[1] == wanted[2] <= min(self.mean.shape[1:]):
+            self.param.crop_size = wanted[1]
+        else:
+            self.mean = resize_floats(self.mean, wanted[1], wanted[2])
+            self.size = wanted[1], wanted[2]
 
     def set_mean(self, mean: npt.ArrayLike) -> None:
         """Subtract this in place of what the config says: a number a channel (B, G, R), or C H W.
@@ -78,7 +96,7 @@ class Predictor:
             self.param.mean_value.extend(values.tolist())
         else:
             self.mean, self.size = values, (values.shape[1], values.shape[2])
-        self._transforms.clear()
+        self._given, self._settled = (self._given[0], self.mean), ()
 
     def run(self, net: Net, images: Images, batch: int | None = None) -> Any:
         """The outputs for one image or several; see Net.predict."""
@@ -110,6 +128,7 @@ class Predictor:
         Raises:
             DataError: it cannot be read, or is no image.
         """
+        self._settle(wanted)
         named = f'"{image}"' if isinstance(image, (str, os.PathLike)) else f"image {number}"
         try:
             planes = self._planes(image, wanted[0])

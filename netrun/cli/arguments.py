@@ -286,6 +286,10 @@ def _classify(parser: Parser) -> None:
         "--mean", metavar="M", default="",
         help="what to subtract: B,G,R, a .binaryproto or a .npy file (default: what transform_param says)",
     )  # fmt: skip
+    parser.add_argument(
+        "--input-shape", default="", metavar="N,C,H,W",
+        help="of the net's input, where neither its data nor a crop_size tells",
+    )  # fmt: skip
     parser.add_argument("--top", type=_count, default=5, metavar="N", help="how many classes (default: 5)")
     _loading(parser)
     _lenient(parser)

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     labels = _read_labels(args.labels) if args.labels else []
     log = open_log(args.log)
     device = choose_device(args.device, args.gpu, log, "test")
-    with load(args.model, device=device, lenient=args.lenient) as net:
+    with load(args.model, device=device, shape=_shape(args.input_shape), lenient=args.lenient) as net:
         for line in net.load(args.weights, LoadOptions.of(loading(args))).lines():
             log(line, "net.cpp:744")
         if args.mean:
@@ -50,6 +50,18 @@ def run(args: argparse.Namespace) -> int:
         for found_ in entry["classes"]:
             print(f"  {found_['score']:.4f}  {found_['class']:>4}  {found_.get('label', '')}".rstrip())
     return 0
+
+
+def _shape(text: str) -> list[int] | None:
+    if not text:
+        return None
+    try:
+        shape = [int(part) for part in text.rpartition("=")[2].split(",")]
+    except ValueError:
+        shape = []
+    if len(shape) != 4 or min(shape) < 1:
+        raise UsageError(f"--input-shape {text}: N,C,H,W is wanted, 1,3,224,224 say")
+    return shape
 
 
 def _entry(number: int, score: float, labels: list[str]) -> dict[str, Any]:

@@ -55,6 +55,35 @@ def test_best_classes(run: Run, images: list[str], folder: Path) -> None:
     assert run("classify", "red.png", *flags, "--mean", "mean.npy").code == 0
 
 
+def test_deploy_nets_take_the_mean_image_of_their_database(run: Run, images: list[str], folder: Path) -> None:
+    """Larger than the input: the middle is taken, as of the image; smaller: it is scaled."""
+    flags = ("--model", "plain.prototxt", "--weights", "c.caffemodel", "--device", "cpu", "--json")
+    (folder / "plain.prototxt").write_text(NET.replace("SCALE", ""))
+    mean = np.zeros((3, 6, 8), np.float32)
+    mean[2, 1:5, 2:6] = 255  # what the crop leaves of the red image is nothing
+    for size, score in (((6, 8), 0), ((2, 2), 255)):
+        np.save("mean.npy", mean[:, : size[0], : size[1]] if size == (6, 8) else np.zeros((3, 2, 2), np.float32))
+        result = run("classify", "red.png", *flags, "--mean", "mean.npy")
+        assert result.code == 0, result.err
+        classes = {c["class"]: c["score"] for c in json.loads(result.out)[0]["classes"]}
+        if score:
+            assert classes[2] == pytest.approx(1)
+        else:
+            assert len({round(c, 5) for c in classes.values()}) == 1
+
+
+def test_a_training_net_whose_data_are_gone(run: Run, images: list[str], folder: Path) -> None:
+    head, tail = NET.split("layer", 2)[0], NET.split("layer", 2)[2]
+    data = 'layer { name: "d" type: "Data" top: "data" data_param { source: "gone" batch_size: 2 } }'
+    (folder / "train.prototxt").write_text(head + data + "layer" + tail)
+    flags = ("--model", "train.prototxt", "--weights", "c.caffemodel", "--device", "cpu")
+    refused = run("classify", "red.png", *flags)
+    assert refused.code == 2
+    assert "--input-shape" in refused.err
+    assert run("classify", "red.png", *flags, "--input-shape", "1,3,4,4").code == 0
+    assert run("classify", "red.png", *flags, "--input-shape", "1,3,4").code == 2
+
+
 def test_classify_refuses(run: Run, images: list[str], folder: Path) -> None:
     flags = ("--model", "c.prototxt", "--weights", "c.caffemodel", "--device", "cpu")
     (folder / "two.txt").write_text("a\nb\n")
