@@ -72,7 +72,7 @@ class Classifier(Prepared):
     ) -> None:
         super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
         self.crop_dims = np.array(self.blobs[self.inputs[0]].data.shape[2:])
-        self.image_dims = np.array(image_dims) if image_dims else self.crop_dims
+        self.image_dims = self.crop_dims if image_dims is None else np.array(image_dims)
 
     def predict(self, inputs: Any, oversample: bool = True, **_: Any) -> Array:  # type: ignore[override]
         """Scores N x classes of images H W C.

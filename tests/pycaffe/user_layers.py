@@ -124,3 +124,53 @@ class Metric(caffe.Layer):
 
     def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
         raise NotImplementedError("scores have no gradient")
+
+
+class Samples(caffe.Layer):
+    """A source that is handed its samples by the script, and learns in forward how large the next one is."""
+
+    def set_samples(self, samples: Any) -> None:
+        self.samples, self.next = samples, 0
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.places = eval(self.param_str)
+        top[self.places["image"]].reshape(1, 2, 8, 8)
+        top[self.places["count"]].reshape(1, 1)
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        for name, values in self.samples[self.next % len(self.samples)].items():
+            place = self.places[name]
+            top[place].reshape(*values.shape)
+            top[place].data[...] = values.astype(np.float32, copy=False)
+        self.next += 1
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        pass
+
+
+class Proposals(caffe.Layer):
+    """As many regions, with labels in training, as the second bottom says."""
+
+    def __init__(self, layer_param: Any, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(layer_param, *arguments, **keywords)
+        self.made = 0
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(1, 5)
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        count = int(bottom[1].data[0, 0])
+        top[0].reshape(count, 5)
+        top[0].data[...] = bottom[0].data.mean() + np.arange(5)
+        top[-1].reshape(count)
+        top[-1].data[...] = np.arange(count) % 2
+        self.made += count
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        pass
