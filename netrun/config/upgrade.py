@@ -215,7 +215,8 @@ def _name_dead_fields(net: schema.NetParameter, source: Source, notices: list[st
         if block is None or not layer.HasField(block):
             continue
         for name in v1.TRANSFORM_FIELDS:
-            if getattr(layer, block).HasField(name):
+            read = (layer.type, name) == ("WindowData", "scale")  # Caffe's WindowData has its scale from here alone
+            if getattr(layer, block).HasField(name) and not read:
                 here = source.where("layer", index, block, name)
                 notices.append(
                     f"{here}: layer {layer.name}: {block}.{name} is not read in a layer block; "

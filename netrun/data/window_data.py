@@ -121,6 +121,7 @@ class WindowBatches:
         self._parameters, self._transform = layer.window_data_param, layer.transform_param
         check(settings)
         self._side = int(self._transform.crop_size)
+        self._scale = np.float32((self._parameters if self._parameters.HasField("scale") else self._transform).scale)
         try:
             self._mean = self._read_mean()
             self._file = read_window_file(
@@ -189,7 +190,7 @@ class WindowBatches:
         rows, columns = slice(crop.top, crop.top + crop.height), slice(crop.left, crop.left + crop.width)
         pixels = part[:, :, ::-1] if flip else part
         mean = self._mean if self._mean.shape[1] == 1 else self._mean[:, rows, columns]
-        out[:, rows, columns] = (pixels - mean) * np.float32(self._transform.scale)
+        out[:, rows, columns] = (pixels - mean) * self._scale
 
     def _read_mean(self) -> Floats:
         """The mean, channels x 1 x 1 or channels x side x side: what lies under the square, cut out of the middle."""

@@ -28,9 +28,10 @@ class WindowData(Data):
 
     Windows are drawn at random, with repetition: of objects from those with an overlap of fg_threshold or more, of the
     background from those below bg_threshold. With context_pad, or with crop_mode "square", a window is first enlarged
-    around its middle, so that context_pad pixels of its surroundings show on every side once it is warped; what lies
-    outside of the image stays 0 after the mean is subtracted. ``transform_param`` gives crop_size, mirror, mean and
-    scale (Caffe overlooks this scale), and a mean that is not square is cut out of its middle along both axes.
+    around its middle, so that context_pad pixels of its surroundings show on every side once it is warped; what
+    lies outside of the image stays 0 after the mean is subtracted. ``transform_param`` gives crop_size, mirror,
+    mean and scale (Caffe overlooks this scale; the one of ``window_data_param`` goes before it), and a mean that is
+    not square is cut out of its middle along both axes.
     """
 
     param = "window_data_param"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
@@ -156,7 +157,7 @@ class MemoryData(_Read):
     """y = the next records of the arrays handed over with ``set_arrays``, round and round
 
     No bottom. Tops: the data, N C H W by batch_size, channels, height and width, and the labels, (N,). The values go in
-    as they are: transform_param is refused (Caffe ignores it for arrays).
+    as they are: transform_param has no effect, as in Caffe, and ``set_arrays`` warns of it.
     """
 
     param = "memory_data_param"
@@ -171,8 +172,6 @@ class MemoryData(_Read):
         missing = [name for name, value in sizes.items() if value < 1]
         if missing:
             self.fail(f"has no {', '.join(missing)}", hint="all four sizes have to be at least 1")
-        if self.message.HasField("transform_param"):
-            self.fail("arrays go in as they are: transform_param has no effect", hint="take transform_param out")
         shape = tuple(int(value) for value in sizes.values())
         return [self.spec(shape), self.spec(shape[:1])]
 
@@ -186,6 +185,9 @@ class MemoryData(_Read):
         Raises:
             DataError: shapes or counts do not fit.
         """
+        if self.message.HasField("transform_param"):
+            what = f"{self.name} ({self.type}): arrays go in as they are, transform_param has no effect"
+            warnings.warn(what, stacklevel=2)
         records, numbers = np.asarray(data), np.asarray(labels)
         wanted = (self.p.channels, self.p.height, self.p.width)
         if records.ndim != 4 or records.shape[1:] != wanted:

@@ -214,6 +214,14 @@ def test_mean_values_and_scale_leave_the_empty_part_at_zero() -> None:
     assert right.tobytes() in found
 
 
+@pytest.mark.usefixtures("folder")
+def test_the_scale_of_the_windows_goes_before_that_of_the_transform() -> None:
+    plain = batches(layer())[0][0]
+    for window, transform in (("scale: 0.5", ""), ("scale: 0.5", "scale: 3"), ("", "scale: 0.5")):
+        made = layer(window=window, transform=f"crop_size: 6 {transform}")
+        np.testing.assert_array_equal(batches(made)[0][0], plain * 0.5)
+
+
 def test_a_mean_file_is_cut_out_of_its_middle(folder: Path) -> None:
     mean = np.random.default_rng(1).random((3, 11, 9), np.float32) * 100
     blob = schema.BlobProto(num=1, channels=3, height=11, width=9)

@@ -98,3 +98,16 @@ def test_one_input_shape_serves_all_tops() -> None:
     with Net(parse_net(text)[0], device="reference") as net:
         assert net.inputs == ["a", "b"]
         assert net.blobs["b"].shape == (2, 3)
+
+
+def test_memory_data_takes_arrays_as_they_are() -> None:
+    """A transform_param does not keep a net from running; it has no effect, and that is told."""
+    text = """layer { name: "m" type: "MemoryData" top: "x" top: "t" transform_param { scale: 2 }
+      memory_data_param { batch_size: 2 channels: 1 height: 1 width: 3 } }"""
+    with Net(parse_net(text)[0]) as net:
+        layer = net.graph.nodes[0].layer
+        assert isinstance(layer, MemoryData)
+        with pytest.warns(UserWarning, match="transform_param has no effect"):
+            layer.set_arrays(np.ones((2, 1, 1, 3)), [0, 1])
+        net.forward()
+        np.testing.assert_array_equal(net.blobs["x"].data, np.ones((2, 1, 1, 3)))
