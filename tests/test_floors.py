@@ -24,7 +24,7 @@ FLOORS = [  # from the ground up; a module belongs to the longest prefix that fi
      "netrun.snapshot", "netrun.debug",
      "netrun.varying", "netrun.whole", "netrun.visible", "netrun.names", "netrun.engine", "netrun.predict",
      "netrun.solver", "netrun.solver_nets", "netrun.net", "netrun.net_solver", "netrun.netspec", "netrun.deploy",
-     "netrun.draw", "netrun.draw_layout", "netrun.draw_png", "netrun.images", "netrun.recipe",
+     "netrun.draw", "netrun.draw_layout", "netrun.draw_png", "netrun.images", "netrun.recipe", "netrun.gradcheck",
      "netrun"],
     ["netrun.pycaffe"],
     ["netrun.cli", "netrun.__main__"],

@@ -198,6 +198,22 @@ def _plan(parser: Parser) -> None:
     _json(parser)
 
 
+def _gradcheck(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a net, or a solver (its training net)")
+    parser.add_argument(
+        "--layer", action="append", default=[], metavar="A,B", help="these layers alone (default: every layer)"
+    )
+    parser.add_argument("--device", default="reference", metavar="D", help="where (default: reference)")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-5, metavar="E", help="relative error that is right (default: 1e-5)"
+    )
+    parser.add_argument("--seed", type=_whole, default=1, metavar="N", help="what random values follow from")
+    _lenient(parser)
+    _state(parser)
+    _shapes(parser)
+    _json(parser)
+
+
 def _devices(parser: Parser) -> None:
     parser.add_argument("--gpu", metavar="N", default="", help="look at these GPUs alone, as Caffe's device_query does")
     _json(parser)
@@ -330,6 +346,9 @@ _TABLE = (
     Command("draw", "draw", "a picture of a net", "netrun draw configs/mnist/lenet.prototxt lenet.png", _draw),
     Command("plan", "plan", "the program a net becomes, one call a line, and its memory",
             "netrun plan configs/mnist/lenet.prototxt", _plan),
+    Command("gradcheck", "gradcheck", "hold the gradients of every layer against finite differences",
+            "netrun gradcheck configs/mnist/lenet_train_test.prototxt --layer ip2 --input-shape data=4,1,28,28",
+            _gradcheck),
     Command("devices", "devices", "what can run here, and what is missing", "netrun devices", _devices,
             ("device_query",)),
     Command("explain", "explain", "what a field or a layer's parameters mean", "netrun explain Convolution", _explain),

@@ -154,3 +154,22 @@ class Unfinished:
 
     def forward(self, bottom: Any, top: Any) -> None:
         pass
+
+
+class Square(PythonLayer):
+    """y = x^2, with a backward that is right, wrong, absent, or right in single precision: what param_str says."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.number = np.float32 if self.param_str == "single" else np.float64
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        top[0].data[...] = bottom[0].data.astype(self.number) ** 2
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        factor = 1.9 if self.param_str == "wrong" else 2
+        bottom[0].diff[...] = factor * bottom[0].data * top[0].diff
+        if self.param_str == "corner":
+            bottom[0].diff[-1, -1] = 0
