@@ -2,11 +2,12 @@
 
     arguments.py   every command and flag; loads nothing else, so that --help is quick
     train.py test.py timing.py check.py summary.py plan.py devices.py explain.py data.py features.py
-    upgrade.py     one a command: run(args)
+    gradcheck.py upgrade.py
+                   one a command: run(args)
     the rest       what several of them share
 
-Exit codes: those of netrun.errors; 130 after Ctrl-C, 141 if whoever reads the output went away, 70 for a mistake of
-netrun's own.
+Exit codes: those of netrun.errors; 1 if gradcheck finds a wrong gradient, 130 after Ctrl-C, 141 if whoever reads the
+output went away, 70 for a mistake of netrun's own.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,9 @@ from cases.layers import LAYERS, LayerCase
 
 from layers_cuda.device import Cuda
 from netrun.net import Net
+from netrun.solver import Solver
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 NOTES = ("as in the README", "choices", "focal loss", "an LSTM cell", "batches of products", "rows of a table",
          "forward alone: array arithmetic", "forward alone: kernels of the vocabulary")  # fmt: skip
@@ -39,3 +44,13 @@ def test_equals_the_reference(case: LayerCase, device: Cuda) -> None:
     got, wanted = run(case, device), run(case, "reference")
     for name, value in wanted.items():
         np.testing.assert_allclose(got[name], value, 2e-4, 1e-5 * max(1.0, float(np.abs(value).max())), err_msg=name)
+
+
+def test_the_example_trains(make_device: Callable[..., Cuda], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    losses = []
+    for device in (make_device(), "cpu"):
+        with Solver(CONFIGS / "expr" / "solver.prototxt", device=device) as solver:
+            solver.step(3)
+            losses.append(solver.losses[-1])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
