@@ -15,6 +15,7 @@ from ..types import Shape
 from .evaluate import erf, float_type, run_rule
 from .memory import Array, Part, carve, carved_bytes, chain
 from .tape import TESTS, UFUNCS, Layout, Tape, layout
+from .team import sharers, together
 
 BLOCK = 64 * 1024
 """Elements of a block: a few buffers of it fit into the second-level cache."""
@@ -140,14 +141,20 @@ def _bind(
     small, every = merged(shape, [*given, *outs.values()])
     cut = blocks(small)
     rows = max((b - a for a, b in cut), default=0)
-    work = carve(scratch, _work(plan, rows * math.prod(small[1:]), dtype))
-    steps: list[Step] = []
-    for a, b in cut:
+    sharing = min(sharers(math.prod(small)), len(cut)) or 1
+    parts = _work(plan, rows * math.prod(small[1:]), dtype)
+    work = carve(scratch, parts * sharing)
+    shares: list[list[Step]] = [[] for _ in range(sharing)]
+    for i, (a, b) in enumerate(cut):
         part = [_part(array, small, a, b) for array in every]
         block = (b - a, *small[1:]) if small else ()
         here = dict(zip(names, part, strict=False)), dict(zip(outs, part[len(names) :], strict=True))
-        steps += _steps(tape, plan, *here, block, work, dtype)
-    return steps[0] if len(steps) == 1 else chain(steps)
+        number = i * sharing // len(cut)
+        own = work[number * len(parts) : (number + 1) * len(parts)]
+        shares[number] += _steps(tape, plan, *here, block, own, dtype)
+    if sharing > 1:
+        return together(shares)
+    return shares[0][0] if len(shares[0]) == 1 else chain(shares[0])
 
 
 # ---------------------------------------------------------------------------------------------------------- the kernels
@@ -221,5 +228,5 @@ def workspace(call: Call) -> int:
         shapes = [x.shape for x in xs]
         shape = np.broadcast_shapes(*shapes) if call.op.name == "reduce" or outs[0] is None else outs[0].shape
     plan = layout(tape, [n for n, x in zip(names, inputs, strict=True) if x.dtype != dtype.name])
-    needed = carved_bytes(_work(plan, _block_count(shape), dtype))
+    needed = carved_bytes(_work(plan, _block_count(shape), dtype)) * sharers(math.prod(shape))
     return needed + (carved_bytes([(shape, dtype)]) if call.op.name == "reduce" else 0)

@@ -1,0 +1,92 @@
+"""Work on arrays shared out among the cores: NumPy gives up the interpreter's lock while it goes through an array."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .dnnl import cores
+from .memory import chain
+
+Step = Callable[[], Any]
+
+WORTH = 256 * 1024
+"""Elements from which on waking another thread pays."""
+
+
+class _Mate(threading.Thread):
+    """A thread that runs one step whenever it is asked to. It sleeps in between, and ends with the process."""
+
+    def __init__(self) -> None:
+        super().__init__(name="netrun-team", daemon=True)
+        self._asked, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self._step: Step = int
+        self._failed: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self._asked.acquire()
+            try:
+                self._step()
+            except BaseException as error:  # it belongs to whoever waits
+                self._failed = error
+            self._done.release()
+
+    def ask(self, step: Step) -> None:
+        """Start on a step."""
+        self._step, self._failed = step, None
+        self._asked.release()
+
+    def wait(self) -> None:
+        """Return when it is done; raises what the step raised."""
+        self._done.acquire()
+        if self._failed is not None:
+            raise self._failed
+
+
+class _Team:
+    def __init__(self) -> None:
+        self._mates: list[_Mate] = []
+        self._process = 0
+        self._busy = threading.Lock()
+
+    def run(self, shares: Sequence[Step]) -> None:
+        """All shares, the first in this thread. Where the team is at work for another thread, one after another."""
+        if not self._busy.acquire(blocking=False):
+            for share in shares:
+                share()
+            return
+        try:
+            if self._process != os.getpid():  # threads do not come along into a child process
+                self._mates, self._process = [], os.getpid()
+            while len(self._mates) < len(shares) - 1:
+                self._mates.append(_Mate())
+            asked = list(zip(self._mates, shares[1:], strict=False))
+            for mate, share in asked:
+                mate.ask(share)
+            try:
+                shares[0]()
+            finally:
+                for mate, _ in asked:
+                    mate.wait()
+        finally:
+            self._busy.release()
+
+
+_team = _Team()
+
+
+def sharers(elements: int) -> int:
+    """Among how many threads an elementwise problem of that size is to be shared out."""
+    return max(1, min(cores(), elements // (WORTH // 2)))
+
+
+def together(shares: Sequence[Sequence[Step]]) -> Step:
+    """One step that runs every list of steps in order, the lists at the same time. They must not touch each other."""
+    rows = [chain(list(steps)) for steps in shares if steps]
+    if len(rows) < 2:
+        return rows[0] if rows else chain([])
+    return lambda: _team.run(rows)
