@@ -14,6 +14,7 @@ from . import (
     images,
     inputs,
     labelling,
+    layer_norm,
     loop,
     loss,
     margin,
@@ -30,6 +31,7 @@ from .base import Context, Layer, layer_type
 
 __all__ = [
     "Context", "Layer", "activation", "conv", "dense", "dropout", "expr", "filter", "forks", "function", "hdf5", "host",
-    "images", "inputs", "labelling", "layer_type", "loop", "loss", "margin", "metric", "norm", "pool", "python",
+    "images", "inputs", "labelling", "layer_norm", "layer_type", "loop", "loss", "margin", "metric", "norm", "pool",
+    "python",
     "recurrent", "reduce", "scale", "shape",
 ]  # fmt: skip

@@ -126,3 +126,67 @@ class Softmax(Layer):
 
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         k.softmax(bottom[0], top[0], axis=self._axis)
+
+
+_GELU = "0.5 * a * (1 + erf(a * 0.7071067811865476))"
+
+
+class GELU(Layer):
+    """y = x * P(x), P(x) = (1 + erf(x / sqrt 2)) / 2 the share of a normal distribution below x
+
+    Bottom: any shape. Top: the same shape; may be in place. approximate: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715
+    x^3))) instead. (Hendrycks, Gimpel, "Gaussian error linear units", 2016.)
+    """
+
+    param = "gelu_param"
+
+    def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+        near = "0.5 * a * (1 + tanh(0.7978845608028654 * (a + 0.044715 * a * a * a)))"
+        k.pointwise([bottom[0]], top[0], expr=near if self.p.approximate else _GELU)
+
+
+_GATES = {
+    "SIGMOID": "sigmoid(a)", "SWISH": "a * sigmoid(a)", "GELU": _GELU, "RELU": "relu(a, 0)", "LINEAR": "a",
+}  # fmt: skip
+
+
+class GLU(Layer):
+    """y = gate(a) * b, where a and b are the halves of x along ``axis``
+
+    Bottom: any shape with an even length along ``axis``. Top: half as long there. The gates: sigmoid, swish, gelu, relu
+    or none. (Dauphin et al., "Language modeling with gated convolutional networks", 2017; Shazeer, "GLU variants
+    improve transformer", 2020.)
+    """
+
+    param = "glu_param"
+
+    def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
+        shape = bottom[0].shape
+        self._axis = self.axis(self.p.axis, len(shape))
+        length = shape[self._axis]
+        if length % 2:
+            self.fail(f"axis {self._axis} has the length {length}, which has no half", at="axis", bottom=0)
+        self._half = (*shape[: self._axis], length // 2, *shape[self._axis + 1 :])
+        return [self.spec(self._half, bottom[0].dtype)]
+
+    @property
+    def gate(self) -> str:
+        """The gate's name in the schema."""
+        return schema.GLUParameter.Gate.Name(self.p.gate)
+
+    def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+        a, b = k.temp("gate", self._half), k.temp("value", self._half)
+        k.split(bottom[0], [a, b], axis=self._axis)
+        k.pointwise([a, b], top[0], expr=f"{_GATES[self.gate]} * b")
+
+
+class SwiGLU(GLU):
+    """y = a * sigmoid(a) * b, where a and b are the halves of x along ``axis``
+
+    As GLU with gate: SWISH. Bottom: any shape with an even length along ``axis``. Top: half as long there.
+    """
+
+    @property
+    def gate(self) -> str:
+        """SWISH."""
+        return "SWISH"

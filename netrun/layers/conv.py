@@ -38,9 +38,9 @@ class _Windowed(Layer):
         integer division rounds towards zero: the padding behind is wider by what is missing.
         """
         w = self._window
-        missing = [e - n - 2 * p for n, e, p in zip(self._size, w.extent, w.pad, strict=True)]
+        missing = [e - n - p - q for n, e, p, q in zip(self._size, w.extent, w.pad, w.pad_end, strict=True)]
         more = [m if 0 < m < s else 0 for m, s in zip(missing, w.stride, strict=True)]
-        self._window = replace(w, pad_end=tuple(p + m for p, m in zip(w.pad, more, strict=True)))
+        self._window = replace(w, pad_end=tuple(q + m for q, m in zip(w.pad_end, more, strict=True)))
         return self._window.output(self._size)
 
     @property
@@ -52,7 +52,8 @@ class _Windowed(Layer):
         """Refuse a window that is larger than its padded input."""
         if any(n < 1 for n in out):
             window = self._window
-            least = [e - 2 * p - s + 1 for e, p, s in zip(window.extent, window.pad, window.stride, strict=True)]
+            ends = zip(window.extent, window.pad, window.pad_end, window.stride, strict=True)
+            least = [e - p - q - s + 1 for e, p, q, s in ends]
             dilated = f" with dilation {size_text(window.dilation)}" if any(d > 1 for d in window.dilation) else ""
             self.fail(
                 f"kernel {size_text(window.kernel)}{dilated} does not fit its input",
@@ -115,7 +116,8 @@ class Convolution(_Filters):
     size floor((size + 2 pad - dilation * (kernel - 1) - 1) / stride) + 1, and 1 where the window is larger than the
     padded input by less than the stride. Weights: (num_output, C / group, kernel);
     bias: (num_output,). With ``axis`` all axes in front of it are batch. Several bottoms, each with its top, share the
-    weights.
+    weights. One spatial axis makes it a temporal convolution (``causal``: no output sees later inputs), three a
+    convolution over volumes or clips.
     """
 
     def filters(self, outputs: int, groups: int) -> Shape:
@@ -130,6 +132,47 @@ class Convolution(_Filters):
         for x, y in zip(bottom, top, strict=True):
             into = k.view(y, self.blocked(y.shape))
             k.conv(k.view(x, self.blocked(x.shape)), weight, bias, into, window=self.window, groups=self._groups)
+
+
+class SeparableConvolution(_Windowed):
+    """y[n,k,s] = bias[k] + sum over c of point[k,c] * middle[n,c,s]; middle[n,c] = one channel of x * depth[c]
+
+    Bottom: N C and one spatial axis or more. Top: N num_output and the spatial axes of a convolution. Weights: depth,
+    (C * depth_multiplier, 1, kernel), as of a Convolution with as many groups as channels; point, (num_output,
+    C * depth_multiplier, 1...); bias, (num_output,). ``weight_filler`` fills both.
+    """
+
+    depth: Any
+    point: Any
+    bias: Any
+
+    def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
+        self.read_axes(bottom[0].shape)
+        outputs, rank = self.p.num_output, self._window.rank
+        if rank == 0:
+            self.fail("wants a bottom of N C and spatial axes", bottom=0)
+        if outputs < 1:
+            self.fail("has no num_output", hint="write num_output: 32, say: the number of output channels")
+        if self.p.depth_multiplier < 1:
+            self.fail("depth_multiplier is 0, and has to be at least 1", at="depth_multiplier")
+        if self.p.group != 1:
+            self.fail(f"group is {self.p.group}; the depthwise part has a group for each channel", at="group")
+        self._middle = self._channels * self.p.depth_multiplier
+        self.learned("depth", (self._middle, 1, *self._window.kernel), self.p.weight_filler)
+        self.learned("point", (outputs, self._middle, *(1,) * rank), self.p.weight_filler)
+        if self.p.bias_term:
+            self.learned("bias", (outputs,), self.p.bias_filler)
+        self._out = self.fit()
+        self.check_fits(self._out)
+        return [self.spec((*self._outer, outputs, *self._out), bottom[0].dtype)]
+
+    def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+        x = k.view(bottom[0], self.blocked(bottom[0].shape))
+        y = k.view(top[0], self.blocked(top[0].shape))
+        middle = k.temp("middle", (x.shape[0], self._middle, *self._out))
+        k.conv(x, self.depth, None, middle, window=self._window, groups=self._channels)
+        bias = self.bias if self.p.bias_term else None
+        k.conv(middle, self.point, bias, y, window=Window((1,) * self._window.rank), groups=1)
 
 
 class Deconvolution(_Filters):
@@ -148,6 +191,8 @@ class Deconvolution(_Filters):
         return self._window.transposed(size)
 
     def check_fits(self, out: Shape) -> None:
+        if self.p.causal:
+            self.fail("causal is for convolutions, not for their transpose", at="causal")
         if any(n < 1 for n in out):
             what = f"pad {size_text(self._window.pad)} leaves nothing of the top (its size would be {size_text(out)})"
             self.fail(what, at="pad", bottom=0)

@@ -86,7 +86,7 @@ class Pooling(Layer):
         return [self.spec((*shape[:2], *out), bottom[0].dtype)] * max(1, len(self.message.top))
 
     def _whole(self, size: Shape) -> Window:
-        for field in ("kernel_size", "kernel_h", "kernel_w"):
+        for field in ("kernel_size", "kernel_h", "kernel_w", "kernel", "step", "padding"):
             if given(self.p, field):
                 self.fail(f"has both global_pooling and {field}", at=field, hint="the window is the whole input")
         for field, wanted in (("pad", 0), ("pad_h", 0), ("pad_w", 0), ("stride", 1), ("stride_h", 1), ("stride_w", 1)):

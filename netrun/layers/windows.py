@@ -9,21 +9,50 @@ from .base import Layer
 
 
 def read_window(layer: Layer, rank: int, *, dilated: bool = True) -> Window:
-    """The window of a layer over ``rank`` spatial axes, from kernel_size, stride, pad and dilation.
+    """The window of a layer over ``rank`` spatial axes, from kernel_size, stride, pad, pad_end and dilation.
 
-    Each is given once for all axes or once an axis (Pooling: once); with two axes also as _h and _w.
+    Each is given once for all axes or once an axis (Pooling: once, and once an axis as kernel, step and padding); with
+    two axes also as _h and _w.
 
     Raises:
         ShapeError: a size is missing, given twice or in the wrong number, or is 0 where it cannot be.
     """
-    kernel = _per_axis(layer, rank, "kernel_size", "kernel_h", "kernel_w", None)
-    stride = _per_axis(layer, rank, "stride", "stride_h", "stride_w", 1)
-    pad = _per_axis(layer, rank, "pad", "pad_h", "pad_w", 0)
+    kernel = _any_axes(layer, rank, "kernel", "kernel_size", "kernel_h", "kernel_w", None)
+    stride = _any_axes(layer, rank, "step", "stride", "stride_h", "stride_w", 1)
+    pad = _any_axes(layer, rank, "padding", "pad", "pad_h", "pad_w", 0)
     dilation = _per_axis(layer, rank, "dilation", "", "", 1) if dilated else (1,) * rank
+    pad_end: Shape = ()
+    if dilated:
+        pad, pad_end = _ends(layer, rank, pad, tuple(d * (k - 1) for k, d in zip(kernel, dilation, strict=True)))
     for field, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
         if any(v < 1 for v in values):
             layer.fail(f"{field} is {size_text(values)}, and has to be at least 1", at=field)
-    return Window(kernel, stride, pad, dilation)
+    return Window(kernel, stride, pad, dilation, pad_end)
+
+
+def _any_axes(
+    layer: Layer, rank: int, own: str, field: str, rows: str, columns: str, default: int | None
+) -> Shape:  # fmt: skip
+    """Sizes in the words for any number of axes, where a type has such a word and says it, else in Caffe's."""
+    if own not in layer.p.DESCRIPTOR.fields_by_name or not given(layer.p, own):
+        return _per_axis(layer, rank, field, rows, columns, default)
+    for other in (field, rows, columns):
+        if layer.has(other):
+            layer.fail(f"has both {own} and {other}", at=other, hint=f"write {own} alone, once for each spatial axis")
+    return _per_axis(layer, rank, own, "", "", default)
+
+
+def _ends(layer: Layer, rank: int, pad: Shape, reach: Shape) -> tuple[Shape, Shape]:
+    """Padding in front and behind, from pad_end and causal; ``reach``: how far back a window sees."""
+    if not layer.p.causal:
+        return pad, _per_axis(layer, rank, "pad_end", "", "", 0) if given(layer.p, "pad_end") else ()
+    if rank == 0:
+        layer.fail("causal is for a bottom with a time axis behind the channels", at="causal", bottom=0)
+    if given(layer.p, "pad_end"):
+        layer.fail("has both causal and pad_end", at="pad_end", hint="causal decides where the zeros lie")
+    if pad[0] and (rank == 1 or len(given(layer.p, "pad")) != 1):
+        layer.fail(f"has both causal and pad {pad[0]} for its time axis", at="pad", hint="leave pad out for that axis")
+    return (reach[0], *pad[1:]), (0, *pad[1:])
 
 
 def _per_axis(layer: Layer, rank: int, field: str, rows: str, columns: str, default: int | None) -> Shape:
