@@ -46,10 +46,10 @@ class Python(UserLayer):
     its forward pass alone: netrun/layers/python_forward.py. Any other has the methods of pycaffe's Layer: setup and
     reshape(bottom, top), forward(bottom, top), backward(top, propagate_down, bottom); without backward no gradient
     passes. reshape is called before every forward, and the tops may have another shape each time; forward may reshape
-    its tops too. Tops hold what reshape wrote, or zeros, before the class writes them (in place, a copy of the bottom);
-    gradients are zeros. What is written into a bottom's data, the layers behind it read too; on a GPU it is refused.
-    self.blobs are trained parameters; their diff starts at zero in every backward. The module is looked for next to
-    the prototxt too.
+    its tops too. Tops hold what reshape wrote, or zeros, before the class writes them, gradients are zeros; in place
+    bottom and top are one blob, data and diff. What is written into a bottom's data, the layers behind it read too; on
+    a GPU it is refused. self.blobs are trained parameters; their diff starts at zero in every backward. The module is
+    looked for next to the prototxt too.
     """
 
     bottoms: ClassVar[Count] = (0, None)
@@ -59,6 +59,8 @@ class Python(UserLayer):
     """The user's object."""
     _carried: _Carried
     _shapes: list[Shape]
+    _in_place: list[bool]
+    """For every top whether it is the bottom of the same number."""
 
     def __new__(cls, message: schema.LayerParameter, context: Context | None = None) -> Any:
         """The layer; one of another class where the user's class says its forward pass alone."""
@@ -68,11 +70,16 @@ class Python(UserLayer):
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         dtype, before = self.context.dtype, self.context.before
         bottoms = [PythonBlob(b.shape, b.dtype) for b in bottom]
-        tops = [PythonBlob((), dtype) for _ in self.message.top]
+        ends = zip(self.message.bottom, bottom, strict=False)
+        shapes = {name: b.shape for name, b in ends}  # in place a top is the bottom, and has its shape
+        self._in_place = [name in self.message.bottom[i : i + 1] for i, name in enumerate(self.message.top)]
+        pairs = zip(self.message.top, self._in_place, strict=True)
+        tops = [PythonBlob(shapes[name] if same else (), dtype) for name, same in pairs]
         if isinstance(before, Python):
             self._carried, self.user = before._carried, before.user
             if len(before._shapes) == len(tops):
-                tops = [PythonBlob(shape, dtype) for shape in before._shapes]
+                kept = zip(before._shapes, tops, self._in_place, strict=True)
+                tops = [PythonBlob(top.shape if same else shape, dtype) for shape, top, same in kept]
         else:
             self.user = self._new_user()
             self._carried = _Carried(self.user)
@@ -92,6 +99,9 @@ class Python(UserLayer):
         bottoms = [PythonBlob(b.shape, b.dtype, partial(values, i)) for i, b in enumerate(self.bottom_specs)]
         # A class may give its tops their shapes once, in setup: they keep the shapes they have.
         tops = [PythonBlob(shape, self.context.dtype) for shape in self._shapes]
+        for i, same in enumerate(self._in_place):
+            if same:
+                tops[i] = PythonBlob(bottoms[i].shape, self.context.dtype)
         self._carried.made = None
         self._reshape(bottoms, tops)
         return [top.shape for top in tops]
@@ -114,13 +124,14 @@ class Python(UserLayer):
                 y[...] = value
             return
         count = len(self.bottom_specs)
-        names = list(self.message.bottom)
-        for i, (name, y) in enumerate(zip(self.message.top, ys, strict=True)):
-            before = xs[i] if names[i : i + 1] == [name] else self._carried.initial.get(i)
+        tops, bottoms = [PythonBlob.over(y) for y in ys], [PythonBlob.over(x) for x in xs[:count]]
+        for i, (same, y) in enumerate(zip(self._in_place, ys, strict=True)):
+            before = xs[i] if same else self._carried.initial.get(i)
             y[...] = before if before is not None and before.shape == y.shape else 0
+            if same and xs[i].shape == y.shape:
+                bottoms[i] = tops[i]
         self.user.blobs.bind([PythonBlob.over(x) for x in xs[count:]])
-        tops = [PythonBlob.over(y) for y in ys]
-        self.call("forward", [PythonBlob.over(x) for x in xs[:count]], tops)
+        self.call("forward", bottoms, tops)
         if any(top.shape != y.shape for top, y in zip(tops, ys, strict=True)):
             self._carried.made = [np.array(top.data) for top in tops]
             raise Reshaped([top.shape for top in tops])
@@ -138,6 +149,11 @@ class Python(UserLayer):
             blobs = [PythonBlob.over(x, diff) for x, diff in zip(xs, diffs, strict=True)]
             self.user.blobs.bind(blobs[count:])
             tops = [PythonBlob.over(y, dy) for y, dy in zip(ys, dys, strict=True)]
+            for i, same in enumerate(self._in_place):
+                one = diffs[i] if same else None
+                if one is not None and one.shape == dys[i].shape:
+                    one[...] = dys[i]
+                    blobs[i] = tops[i] = PythonBlob.over(ys[i], one)
             self.call("backward", tops, list(wanted[:count]), blobs[:count])
 
         return step

@@ -142,6 +142,23 @@ class LateSource(PythonLayer):
             blob.data[...] = factor * np.linspace(1, 2, rows)[:, np.newaxis]
 
 
+class InPlace(PythonLayer):
+    """y = 2 x in place; its shapes and, where x is negative, its gradient stay as they are."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        assert top[0].shape == bottom[0].shape
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        top[0].data[...] *= 2
+        assert (bottom[0].data == top[0].data).all()
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        bottom[0].diff[bottom[0].data > 0] *= 2
+
+
 class Half:
     """Lacks some methods."""
 

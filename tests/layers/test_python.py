@@ -55,6 +55,18 @@ def test_in_place() -> None:
         np.testing.assert_array_equal(net.forward(x=x)["x"], 2 * x)
 
 
+def test_in_place_bottom_and_top_are_one_blob() -> None:
+    text = """layer { name: "ip" type: "Power" bottom: "x" top: "y" }"""
+    text += python("InPlace", 'bottom: "y" top: "y"') + 'layer { name: "z" type: "Power" bottom: "y" top: "z" }'
+    with net_of(X + text) as net:
+        for rows in (4, 2):
+            net.reshape(x=(rows, 3))
+            x = np.array([[1, -1, 2]] * rows, "float32")
+            np.testing.assert_array_equal(net.forward(x=x)["z"], 2 * x)
+            net.backward(z=np.full((rows, 3), 5))
+            np.testing.assert_array_equal(net.blobs["x"].diff, [[10, 5, 10]] * rows)
+
+
 def test_tops_change_their_shape_and_the_object_lives_on() -> None:
     after = 'layer { name: "r" type: "Reduction" bottom: "y" top: "z" }'
     with net_of(python("Rows", 'top: "y"') + after) as net:
