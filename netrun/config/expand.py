@@ -29,7 +29,9 @@ from netrun.config.scope import (
     Frame,
     Names,
     Page,
+    behind,
     checked,
+    is_use,
     params_of,
     statement,
 )
@@ -78,15 +80,15 @@ class Expander(Filler):
             try:
                 if kind == NAME and page.texts[i - 1] != ":":
                     word = statement(page.kinds, page.texts, i)
-                    if word or (text in self.defs and self._is_use(page, i)):
+                    if word or (text in self.defs and is_use(page, i)):
                         handler = getattr(self, f"_{word}") if word else self._use
                         i = handler(frame, i, open_blocks[-1])
                         i += page.texts[i] in (",", ";")
                         continue
                 elif text == "$":
-                    value, behind = self.dollar(frame, i, open_blocks[-1])
+                    value, after = self.dollar(frame, i, open_blocks[-1])
                     self.emit(tokens_of(value), frame.at(i))
-                    i = behind
+                    i = after
                     continue
                 elif kind == STRING and "$" in text and closed(text):
                     self.emit(tokens_of(self.filled(frame, i, open_blocks[-1])), frame.at(i))
@@ -94,7 +96,7 @@ class Expander(Filler):
                     continue
             except FormulaError as problem:
                 self.trouble(frame, problem)
-                i = self._behind(page, i)
+                i = behind(page, i)
                 continue
             if text in ("{", "<"):
                 open_blocks.append(Names(open_blocks[-1], opened=frame.at(i)))
@@ -103,38 +105,28 @@ class Expander(Filler):
             self.emit([(kind, text)], frame.at(i))
             i += 1
 
-    @staticmethod
-    def _is_use(page: Page, i: int) -> bool:
-        return page.texts[i + 1] == "{" or (page.texts[i + 1] == ":" and page.texts[i + 2] == "{")
-
-    @staticmethod
-    def _behind(page: Page, i: int) -> int:
-        """The token behind the statement or value at token i, whatever is wrong in it."""
-        word = statement(page.kinds, page.texts, i)
-        if word == "let":
-            return page.behind_value(i + (3 if page.texts[i + 2] == ":" else 2))
-        if word == "include":
-            return page.behind_value(i + 1)
-        if not word:
-            return page.behind_value(i) if page.kinds[i] != NAME else page.behind_block(i)
-        i = page.behind_block(i)
-        while word == "if" and page.texts[i] == "else":
-            i = page.behind_block(i)
-        return i
-
     # ---- let
 
     def _let(self, frame: Frame, i: int, names: Names) -> int:
         page, name = frame.page, frame.page.texts[i + 1]
+        if self._again(frame, i, names.given(name)):
+            return behind(page, i)
         self._free(frame, i + 1, names)
         names.give(name, BROKEN, frame.at(i))
         if page.texts[i + 2] != ":":
             raise FormulaError(f"let {name} wants a colon and a value: let {name}: 3", page.starts[i + 2])
-        value, behind = self.value(frame, i + 3, names)
-        if page.texts[behind] in SIGNS or page.kinds[behind] in (NUMBER, STRING):
-            raise FormulaError(f"let {name} takes one value{HINT}", page.starts[behind])
+        value, after = self.value(frame, i + 3, names)
+        if page.texts[after] in SIGNS or page.kinds[after] in (NUMBER, STRING):
+            raise FormulaError(f"let {name} takes one value{HINT}", page.starts[after])
         names.give(name, value, frame.at(i))
-        return behind
+        return after
+
+    def _again(self, frame: Frame, i: int, before: int | None) -> bool:
+        """Whether token i was read before, at that offset: its file was included on two ways. Once is enough."""
+        if before is None or before < 0:
+            return False
+        then, now = self._source.at(before), self._source.at(frame.at(i))
+        return then.trail != now.trail and (then.file, then.line, then.column) == (now.file, now.line, now.column)
 
     def _free(self, frame: Frame, i: int, names: Names) -> None:
         """Refuse the name at token i if it can have no value, or has one already."""
@@ -215,7 +207,7 @@ class Expander(Filler):
 
     def _include(self, frame: Frame, i: int, names: Names) -> int:
         page, at = frame.page, frame.page.starts[i]
-        name, behind = self.value(frame, i + 1, names)
+        name, after = self.value(frame, i + 1, names)
         path = os.path.join(page.folder, text_of(name, at))
         real = os.path.realpath(path)
         if real in frame.files:
@@ -230,7 +222,7 @@ class Expander(Filler):
         base = self._source.passages.add(script, frame.at(i), "included at {}")
         inner = Frame(Page(script, os.path.dirname(path)), base, frame.defs, (*frame.files, real), frame.depth + 1)
         self._run(inner, 0, inner.page.last, names)
-        return behind
+        return after
 
     # ---- def and use
 
@@ -242,6 +234,8 @@ class Expander(Filler):
             raise FormulaError(f"{what} (is a }} missing before it?)", page.starts[i])
         checked(name, at)
         first = self.defs.get(name)
+        if first and self._again(frame, i, first.at):
+            return behind(page, i)
         if name in self.defs:
             line = f", first in {self._source.line(first.at)}" if first else ""
             raise FormulaError(f"def {name} is given twice{line}", at)
@@ -250,9 +244,9 @@ class Expander(Filler):
             raise FormulaError(f"{name} is a block of the schema; a def needs a name of its own", at)
         if page.texts[i + 2] != "(":
             raise FormulaError(f"def {name} wants its arguments in ( ) behind its name", page.starts[i + 2])
-        params, behind = params_of(page, i + 3)
+        params, after = params_of(page, i + 3)
         self.known.update(param.name for param in params)
-        body, end = self._body(frame, i, behind, f"def {name}")
+        body, end = self._body(frame, i, after, f"def {name}")
         self.defs[name] = Def(name, page, params, body, end, frame.at(i))
         return end + 1
 

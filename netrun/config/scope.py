@@ -243,3 +243,23 @@ def is_extended(tokens: Tokens) -> bool:
     if WORDS.isdisjoint(texts) and "$" not in texts:
         return False
     return "$" in texts or any(statement(kinds, texts, i) for i in range(len(texts) - 1))
+
+
+def is_use(page: Page, i: int) -> bool:
+    """Whether token i, the name of a def, opens a block: so it is used. A field of that name has a value."""
+    return page.texts[i + 1] == "{" or (page.texts[i + 1] == ":" and page.texts[i + 2] == "{")
+
+
+def behind(page: Page, i: int) -> int:
+    """The token behind the statement, use or value at token i, whatever is wrong in it."""
+    word = statement(page.kinds, page.texts, i)
+    if word == "let":
+        return page.behind_value(i + (3 if page.texts[i + 2] == ":" else 2))
+    if word == "include":
+        return page.behind_value(i + 1)
+    if not word:
+        return page.behind_value(i) if page.kinds[i] != NAME else page.behind_block(i)
+    i = page.behind_block(i)
+    while word == "if" and page.texts[i] == "else":
+        i = page.behind_block(i)
+    return i

@@ -134,6 +134,14 @@ def test_include(tmp_path: Path) -> None:
     assert str(source.where("base_lr")) == f"{tmp_path / 'rate.prototxt'}:1:1"
 
 
+def test_a_file_of_definitions_may_be_included_on_two_ways(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text("include 'a.prototxt' include 'b.prototxt' a {} b {}")
+    (tmp_path / "a.prototxt").write_text("include 'common.prototxt' def a() { one { x: $k } }")
+    (tmp_path / "b.prototxt").write_text("include 'common.prototxt' def b() { one { x: 4 } }")
+    (tmp_path / "common.prototxt").write_text("let k: 3 def one(x) { input_dim: $x }")
+    assert list(text.read(tmp_path / "net.prototxt", schema.NetParameter)[0].input_dim) == [3, 4]
+
+
 def test_include_is_still_the_rule_of_a_layer(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("let p: TEST layer { include { phase: $p } include: { stage: 'x' } }")
     layer = text.read(tmp_path / "a", schema.NetParameter)[0].layer[0]
