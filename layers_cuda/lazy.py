@@ -62,7 +62,13 @@ def library(name: str) -> Any:
             return ctypes.CDLL(file)
         except OSError as error:
             reasons.append(_first_line(error))
-    raise DeviceError(f"lib{name} cannot be loaded", None, [pip_line(_PACKAGES[name]), *reasons[-1:]])
+    raise DeviceError(f"lib{name} cannot be loaded", None, [missing_line(name), *reasons[-1:]])
+
+
+def missing_line(name: str) -> str:
+    """What to type where that library is missing. NCCL is in no extra: a run uses one GPU, and nothing needs it."""
+    package = _PACKAGES[name]
+    return f"pip install {package}  (for several GPUs; a run uses one)" if name == "nccl" else pip_line(package)
 
 
 def pip_line(*packages: str) -> str:

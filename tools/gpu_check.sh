@@ -51,11 +51,15 @@ part() {
 
 part devices 30 "$python" -m netrun devices
 part checklist 75 "$python" tools/gpu/checklist.py --properties "$out/device_properties.json"
-part suite 210 "$python" -m pytest --device cuda:0 -q -p no:cacheprovider
-part small 60 "$python" tools/gpu/bench.py --out "$out/small" --nets lenet,cifar10_quick --seconds 50 --no-compile
-part nets 200 "$python" tools/gpu/bench.py --out "$out/nets" --seconds 150 \
+part suite 190 "$python" -m pytest --device cuda:0 -q -p no:cacheprovider
+part small 50 "$python" tools/gpu/bench.py --out "$out/small" --seconds 40 --nets lenet,cifar10_quick --no-compile
+part single 35 "$python" tools/gpu/bench.py --out "$out/single" --seconds 28 --nets resnet50,googlenet,alexnet \
+    --batch 1 --work forward --precisions FP32,BF16 --rounds 100
+part sequence 30 "$python" tools/gpu/bench.py --out "$out/sequence" --seconds 24 --nets lstm,transformer \
+    --precisions TF32,BF16 --work both --rounds 10
+part nets 180 "$python" tools/gpu/bench.py --out "$out/nets" --seconds 150 \
     --nets resnet50,googlenet,alexnet,vgg_a,overfeat,googlenet_train --precisions TF32,FP32,BF16
 
-cat "$out"/small/table.md "$out"/nets/table.md 2>/dev/null
+cat "$out"/{small,single,sequence,nets}/table.md 2>/dev/null
 cat "$out/summary.txt"
 exit $failed

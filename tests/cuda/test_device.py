@@ -306,7 +306,7 @@ def test_describe(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load(name: str) -> Any:
         if name not in libraries:
-            raise DeviceError("libnccl cannot be loaded", None, [lazy.pip_line("nvidia-nccl-cu13")])
+            raise DeviceError("libnccl cannot be loaded", None, [lazy.missing_line("nccl")])
         return libraries[name]
 
     monkeypatch.setattr(lazy, "cupy", lambda what: fakecupy)
@@ -314,7 +314,7 @@ def test_describe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert describe() == [
         "CuPy 14.2.0", "CUDA driver 13.0", "cuda:0  stand-in, 8 GiB, sm_90", "cudnn 9.19.0", "cublas found",
         "libnccl cannot be loaded",
-        "    pip install 'netrun-trainer[cuda13]'  (or alone: pip install nvidia-nccl-cu13)",
+        "    pip install nvidia-nccl-cu13  (for several GPUs; a run uses one)",
     ]  # fmt: skip
 
 

@@ -98,6 +98,30 @@ def test_lower_precision_is_near(precision: str, make_device: Make, tmp_path: Pa
     np.testing.assert_allclose(losses, wanted, 0.02)
 
 
+def test_two_nets_on_two_devices_take_turns(make_device: Make, tmp_path: Path) -> None:
+    """A GPU in BF16, another session of it in float32, and the CPU, in one process: none knows of the others."""
+    gpu = make_device()
+    alone = [train(lenet(tmp_path, 2, more), device, 3, 2)[0]
+             for more, device in (("precision: BF16", gpu), ("", gpu), ("", "cpu"))]  # fmt: skip
+    files = []
+    for i, more in enumerate(("precision: BF16", "", "")):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        files.append(lenet(folder, 2, more + f' net: "{folder}/net.prototxt"').read_text())
+        (folder / "solver.prototxt").write_text(files[-1].replace('net: "net.prototxt"', ""))
+    solvers = [Solver(tmp_path / str(i) / "solver.prototxt", device=d) for i, d in enumerate((gpu, gpu, "cpu"))]
+    found: list[list[float]] = [[], [], []]
+    for _, values in zip(range(3), batches(2), strict=False):
+        for solver, losses in zip(solvers, found, strict=True):
+            solver.runners[0].session.feed(values)
+            solver.step(1)
+            losses.append(solver.losses[-1])
+    for solver in solvers:
+        solver.close()
+    assert found == alone
+    assert found[0] != found[1]
+
+
 def test_digits_train(make_device: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Data layer, fused convolution and ReLU, dropout with the reference's mask, a test net between the iterations."""
     monkeypatch.chdir(CONFIGS / "digits")

@@ -27,8 +27,10 @@ from netrun.cli.timing import forward_backward
 from netrun.compiler.graph import State, build
 from netrun.compiler.record import Recording, record
 from netrun.config import schema
+from netrun.config.text import parse
 from netrun.config.upgrade import read_net
 from netrun.device import Device, open_device
+from netrun.layers.base import Layer
 from netrun.params import initialise
 from netrun.runner import forward_program
 from netrun.session import Memory, Session
@@ -44,8 +46,26 @@ NETS = {
     "googlenet": ("benchmark/googlenet.prototxt", 128),
     "resnet50": ("imagenet/resnet50/train_val.prototxt", 256),
     "googlenet_train": ("imagenet/googlenet/train_val.prototxt", 128),
+    "lstm": ("", 64),
+    "transformer": ("", 32),
 }
-"""Name -> file in configs/, and the batch size."""
+"""Name -> file in configs/ (or a net of WRITTEN), and the batch size."""
+
+LSTM = """
+layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 100 dim: {batch} dim: 1024 }} }} }}
+layer {{ name: "lstm" type: "LSTM" bottom: "data" top: "lstm"
+  recurrent_param {{ num_output: 1024 num_layers: 2 weight_filler {{ type: "xavier" }} }} }}
+"""
+"""Two layers of 1024 cells over 100 steps."""
+
+TRANSFORMER = """
+layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: {batch} dim: 512 dim: 768 }} }} }}
+layer {{ name: "attention" type: "Attention" bottom: "data" top: "attention" }}
+"""
+"""A block over 512 positions of 768 values: measured as soon as netrun has the layer."""
+
+WRITTEN = {"lstm": (LSTM, ("LSTM",)), "transformer": (TRANSFORMER, ("Attention",))}
+"""Name -> text of the net, and the layer types that it waits for."""
 
 SIZES = {"lenet": (1, 28, 28), "cifar10_quick": (3, 32, 32)}
 ROUNDS = {"lenet": 500, "cifar10_quick": 500}
@@ -73,6 +93,11 @@ class Row:
 def recorded(name: str, batch: int, precision: str = "FP32") -> Recording:
     """The net in that precision, with an input of that many images in the place of its data layers."""
     file, _ = NETS[name]
+    if name in WRITTEN:
+        text, _ = WRITTEN[name]
+        written, _ = parse(text.format(batch=batch), schema.NetParameter, name)
+        written.precision = precision
+        return record(build(written, None, State.of(schema.NetState(phase="TEST")), seed=0))
     message, _ = read_net(str(CONFIGS / file))
     trains = any(rule.phase == schema.TRAIN for layer in message.layer for rule in layer.include)
     fed = [layer for layer in message.layer if layer.type in ("Data", "Input")]
@@ -211,13 +236,13 @@ def time_torch(row: Row, recording: Recording, compiled: bool, rounds: int, devi
 def table(rows: list[Row]) -> Iterator[str]:
     """The rows in Markdown."""
     heads = ["net", "batch", "precision", "work", "netrun ms", "GPU ms", "host overhead %", "eager ms", "compile ms",
-             "against eager", "against compile", "planned MiB", "torch MiB", "notes"]  # fmt: skip
+             "against eager", "against compile", "planned MiB", "peak MiB", "torch MiB", "notes"]  # fmt: skip
     yield "| " + " | ".join(heads) + " |"
     yield "|" + "---|" * len(heads)
     for r in rows:
         speed = [t / r.netrun if t and r.netrun else None for t in (r.eager, r.compiled)]
         cells = [r.net, r.batch, r.precision, r.work, r.netrun, r.gpu, r.overhead, r.eager, r.compiled, *speed,
-                 r.planned_mib, r.torch_mib, "; ".join(r.notes)]  # fmt: skip
+                 r.planned_mib, r.peak_mib, r.torch_mib, "; ".join(r.notes)]  # fmt: skip
         yield (
             "| "
             + " | ".join(f"{c:.3g}" if isinstance(c, float) else str(c if c is not None else "-") for c in cells)
@@ -259,9 +284,13 @@ def main() -> None:
             for work in args.work.split(","):
                 batch = args.batch or NETS[name][1]
                 row = Row(name, batch, precision, work)
-                if work == "train" and name in ("alexnet", "overfeat", "vgg_a", "googlenet"):
+                if work == "train" and name in ("alexnet", "overfeat", "vgg_a", "googlenet", *WRITTEN):
                     continue  # these files have no loss
                 rows.append(row)
+                missing = [t for t in WRITTEN.get(name, ("", ()))[1] if t not in Layer.registry]
+                if missing:
+                    row.notes.append(f"not measured: netrun has no layer {', '.join(missing)} yet")
+                    continue
                 if time.monotonic() > deadline:
                     row.notes.append("not measured: out of time")
                     continue

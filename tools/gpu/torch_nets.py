@@ -69,6 +69,8 @@ class TorchNet(nn.Module):
             return given[0].flatten(1) if kind == "Flatten" else given[0]
         if kind == "InnerProduct":
             return self.parts[key](given[0].flatten(1))
+        if kind == "LSTM":
+            return self.parts[key](given[0])[0]
         return self.parts[key](given[0])
 
     def load(self, arrays: dict[str, Any]) -> None:
@@ -91,6 +93,9 @@ def _module(node: Node, attrs: Any, scaled: bool) -> nn.Module | None:
         return nn.Conv2d(
             x[1], y[1], w.kernel, w.stride, w.pad, w.dilation, attrs["groups"], bias=len(node.parameters) > 1
         )
+    if kind == "LSTM":
+        p = message.recurrent_param
+        return nn.LSTM(x[2], p.num_output, p.num_layers, bidirectional=y[2] != p.num_output)
     if kind == "InnerProduct":
         features = 1
         for n in x[1:]:
