@@ -44,6 +44,9 @@ def _own_type(layer: schema.LayerParameter) -> str:
     fillers = batch_norm.HasField("scale_filler") or batch_norm.HasField("bias_filler")
     if layer.type == "BatchNorm" and (batch_norm.scale_bias or fillers):
         return "BatchNormScale"
+    segnet = ("bn_mode", "scale_filler", "shift_filler")
+    if layer.type == "BN" and any(layer.bn_param.HasField(name) for name in segnet):
+        return "SegNetBN"
     return row.into if row is not None else ""
 
 

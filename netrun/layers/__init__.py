@@ -20,6 +20,7 @@ from . import (
     margin,
     metric,
     norm,
+    pixels,
     pool,
     python,
     recurrent,
@@ -31,7 +32,6 @@ from .base import Context, Layer, layer_type
 
 __all__ = [
     "Context", "Layer", "activation", "conv", "dense", "dropout", "expr", "filter", "forks", "function", "hdf5", "host",
-    "images", "inputs", "labelling", "layer_norm", "layer_type", "loop", "loss", "margin", "metric", "norm", "pool",
-    "python",
-    "recurrent", "reduce", "scale", "shape",
+    "images", "inputs", "labelling", "layer_norm", "layer_type", "loop", "loss", "margin", "metric", "norm", "pixels",
+    "pool", "python", "recurrent", "reduce", "scale", "shape",
 ]  # fmt: skip

@@ -32,6 +32,16 @@ row("SmoothL1Loss", "weighted", "smooth_l1_loss_param { sigma: 3 }",
     x(3, 4), x(3, 4), x(3, 4, values=positive), x(3, 4, values=positive), wants=[0, 1])  # fmt: skip
 row("BatchNormScale", "in training", "", x(4, 3, 2, 3), phase=TRAIN)
 row("BatchNormScale", "in use", 'batch_norm_param { eps: 0.5 scale_filler { type: "gaussian" } }', x(4, 3, 2))
+row("Interp", "larger", "interp_param { height: 7 width: 5 }", x(2, 3, 4, 3))
+row("Interp", "smaller by a factor, one row", "interp_param { shrink_factor: 2 }", x(2, 1, 1, 6))
+row(
+    "Interp",
+    "cut and zoomed",
+    "interp_param { zoom_factor: 3 shrink_factor: 2 pad_beg: -1 pad_end: -2 }",
+    x(1, 2, 8, 7),
+)
+row("SegNetBN", "of the batch", 'bn_param { scale_filler { type: "gaussian" std: 1 } }', x(3, 2, 3, 2))
+row("SegNetBN", "in use", "bn_param { bn_mode: INFERENCE }", x(3, 2, 3, 2))
 row("BN", "in training", "", x(4, 3, 2, 3), phase=TRAIN)
 row("BN", "in use", "bn_param { eps: 0.1 }", x(4, 3, 2, 3))
 row("BN", "frozen in training", "bn_param { frozen: true }", x(4, 3), phase=TRAIN)

@@ -226,9 +226,9 @@ def test_lenient_leaves_out_layers_that_the_net_stands_without() -> None:
 
 def test_lenient_refuses_where_the_net_does_not_stand() -> None:
     before = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }\n'
-    middle = before + 'layer { name: "i" type: "Interp" bottom: "x" top: "i" interp_param { height: 8 } }\n'
+    middle = before + 'layer { name: "i" type: "Resample" bottom: "x" top: "i" resample_param { height: 8 } }\n'
     assert problems(middle + 'layer { name: "r" type: "ReLU" bottom: "i" top: "r" }', lenient=True) == [
-        "f:3:1: layer r (ReLU) needs i, which is not made: type Interp is of the DeepLab fork; "
+        "f:3:1: layer r (ReLU) needs i, which is not made: type Resample is of the FlowNet fork; "
         "the net does not stand without it"
     ]
     data = 'layer { name: "d" type: "AnnotatedData" top: "x" }\nlayer { name: "r" type: "ReLU" bottom: "x" top: "r" }'
@@ -240,7 +240,7 @@ def test_lenient_refuses_where_the_net_does_not_stand() -> None:
 def test_a_blob_that_another_layer_makes_again_is_there() -> None:
     text = """
 layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
-layer { name: "i" type: "Interp" bottom: "x" top: "y" }
+layer { name: "i" type: "Resample" bottom: "x" top: "y" }
 layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 2 dim: 3 } } }
 layer { name: "r" type: "ReLU" bottom: "y" top: "r" }"""
     assert [layer.name for layer in parse_net(text, "f", lenient=True)[0].layer] == ["x", "y", "r"]

@@ -127,3 +127,42 @@ def test_bn_keeps_plain_running_means() -> None:
         y, net = run(f'type: "BN" {text}', x, phase=phase, parameters=given)
         np.testing.assert_allclose(y, wanted, 1e-9)
         np.testing.assert_array_equal(net.params["t"][2].data, mean)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted", "text"),
+    [
+        ((4, 3), (7, 5), "height: 7 width: 5"),
+        ((4, 3), (10, 7), "zoom_factor: 3"),
+        ((7, 8), (3, 3), "shrink_factor: 3"),
+        ((7, 8), (5, 5), "shrink_factor: 3 zoom_factor: 2"),
+        ((6, 7), (6, 8), "height: 6 width: 8 pad_beg: -1 pad_end: -2"),
+        ((5, 5), (1, 5), "height: 1 width: 5"),
+    ],
+)
+def test_interp_is_linear_between_pixels_with_corners_on_corners(
+    size: tuple[int, int], wanted: tuple[int, int], text: str
+) -> None:
+    x = np.random.default_rng(1).standard_normal((2, 3, *size))
+    shape = " ".join(f"dim: {n}" for n in x.shape)
+    net = f"""layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ {shape} }} }} }}
+      layer {{ name: "i" type: "Interp" bottom: "x" top: "y" interp_param {{ {text} }} }}"""
+    with Net(parse_net(net)[0], dtype="float64") as built:
+        got = np.array(built.forward(x=x)["y"])
+    cut = x[:, :, 1:-2, 1:-2] if "pad" in text else x
+    rows = [np.linspace(0, n - 1, m) if m > 1 else np.zeros(1) for n, m in zip(cut.shape[2:], wanted, strict=True)]
+    taller = np.apply_along_axis(lambda line: np.interp(rows[0], np.arange(len(line)), line), 2, cut)
+    np.testing.assert_allclose(got, np.apply_along_axis(
+        lambda line: np.interp(rows[1], np.arange(len(line)), line), 3, taller), 1e-6, 1e-6)  # fmt: skip
+
+
+def test_the_bn_of_segnet_is_told_from_that_of_pspnet() -> None:
+    x = np.random.default_rng(1).standard_normal((3, 2, 4))
+    text = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 3 dim: 2 dim: 4 } } }
+      layer { name: "b" type: "BN" bottom: "x" top: "y" bn_param { %s scale_filler { type: "constant" value: 3 }
+        shift_filler { type: "constant" value: 0.5 } } }"""
+    normal = (x - x.mean((0, 2), keepdims=True)) / x.std((0, 2), keepdims=True)
+    for mode, wanted in (("", normal), ("bn_mode: INFERENCE", x)):
+        with Net(parse_net(text % mode)[0], schema.TEST) as net:
+            assert [blob.shape for blob in net.params["b"]] == [(1, 2, 1), (1, 2, 1)]
+            np.testing.assert_allclose(net.forward(x=x)["y"], 3 * wanted + 0.5, 1e-5, 1e-5)
