@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import importlib
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,11 @@ class Picture:
 
 
 def picture(
-    net: schema.NetParameter, phase: int | None = None, edge_labels: bool = True, details: bool = True
+    net: schema.NetParameter,
+    phase: int | None = None,
+    edge_labels: bool = True,
+    details: bool = True,
+    rates: bool = False,
 ) -> Picture:
     """What is to be drawn.
 
@@ -57,6 +62,7 @@ def picture(
         phase: leave out the layers that are not part of the net then; all are drawn without it.
         edge_labels: write the number of outputs, or the batch size, at the arrows.
         details: kernel, stride and pad in the boxes, and what LRN is set to.
+        rates: the factor of each layer's learning rate, as "LR 1".
     """
     found = Picture(net.name)
     for layer in net.layer:
@@ -66,7 +72,7 @@ def picture(
         kind = "neuron" if in_place else "layer"
         key = f"layer {layer.name} {layer.type}"
         fill = FILL["neuron"] if in_place else FILL.get(layer.type, FILL["layer"])
-        found.boxes[key] = Box(key, kind, layer_lines(layer, details), fill)
+        found.boxes[key] = Box(key, kind, layer_lines(layer, details, rates), fill)
         for name in (*layer.bottom, *layer.top):
             found.boxes.setdefault(f"blob {name}", Box(f"blob {name}", "blob", [name], FILL["blob"]))
         label = edge_label(layer) if edge_labels else ""
@@ -77,14 +83,21 @@ def picture(
     return found
 
 
-def layer_lines(layer: schema.LayerParameter, details: bool = True) -> list[str]:
+def learning_rate(layer: schema.LayerParameter) -> float:
+    """The factor of a layer's learning rate: its first parameter's; without any 1 where the type learns."""
+    learns = layer.type in ("Convolution", "Deconvolution", "InnerProduct")
+    return float(layer.param[0].lr_mult) if layer.param else float(learns)
+
+
+def layer_lines(layer: schema.LayerParameter, details: bool = True, rates: bool = False) -> list[str]:
     """What stands in a layer's box."""
     kind = layer.type
     if kind == "Pooling":
         kind = f"{schema.PoolingParameter.PoolMethod.Name(layer.pooling_param.pool)} Pooling"
     lines = [layer.name, f"({kind})"]
+    told = [f"LR {learning_rate(layer):g}"] if rates else []
     if not details:
-        return lines
+        return lines + told
     if layer.type in ("Convolution", "Deconvolution"):
         p = layer.convolution_param
         stride, pad = _sizes(p.stride, p.stride_h, p.stride_w, 1), _sizes(p.pad, p.pad_h, p.pad_w, 0)
@@ -98,7 +111,7 @@ def layer_lines(layer: schema.LayerParameter, details: bool = True) -> list[str]
     elif layer.type == "LRN":
         r = layer.lrn_param
         lines.append(f"size {r.local_size} alpha {r.alpha:g} beta {r.beta:g}")
-    return lines
+    return lines + told
 
 
 def _sizes(values: Sequence[int], height: int, width: int, default: int) -> str:
@@ -126,6 +139,7 @@ def draw(
     *,
     edge_labels: bool = True,
     details: bool = True,
+    rates: bool = False,
     graphviz: bool = True,
 ) -> bytes:
     """The picture as the bytes of a file.
@@ -133,6 +147,7 @@ def draw(
     Args:
         ext: "svg" or "png"; what else graphviz knows where it is there.
         rankdir: where the data flow: "LR" from left to right, "TB" from top to bottom, "RL", "BT".
+        edge_labels, details, rates: see :func:`picture`.
         graphviz: let graphviz draw if it is there.
 
     Raises:
@@ -140,13 +155,17 @@ def draw(
     """
     if rankdir not in RANKDIRS:
         raise UsageError(f"rankdir is one of {', '.join(RANKDIRS)}, got {rankdir}")
-    shown = picture(net, phase, edge_labels, details)
+    shown = picture(net, phase, edge_labels, details, rates)
     if graphviz:
         made = _with_graphviz(shown, ext, rankdir)
         if made is not None:
             return made
     if ext not in FORMATS:
-        raise UsageError(f"pictures are {' or '.join(FORMATS)}; {ext} needs graphviz and the Python package pydot")
+        raise UsageError(
+            f"pictures are {' or '.join(FORMATS)}; {ext} needs graphviz and the Python package pydot",
+            None,
+            ["pip install 'netrun-trainer[draw]'"],
+        )
     placed = place({key: (box.lines, box.kind == "blob") for key, box in shown.boxes.items()}, shown.arrows, rankdir)
     return _svg(shown, placed) if ext == "svg" else _png(shown, placed)
 
@@ -160,7 +179,8 @@ def pydot_graph(shown: Picture, rankdir: str) -> Any:
     graph = pydot.Dot(_quoted(shown.name or "Net"), graph_type="digraph", rankdir=rankdir)
     for box in shown.boxes.values():
         shape = "octagon" if box.kind == "blob" else "record"
-        label = "\\n".join(box.lines)
+        lines = box.lines if shape == "octagon" else [re.sub(r"([{}|<>])", r"\\\1", line) for line in box.lines]
+        label = "\\n".join(lines)
         graph.add_node(
             pydot.Node(_quoted(box.key), label=_quoted(label), shape=shape, fillcolor=box.fill, style="filled")
         )
@@ -231,4 +251,4 @@ def _png(shown: Picture, placed: Placed) -> bytes:
     return canvas.png()
 
 
-__all__ = ["Picture", "draw", "edge_label", "layer_lines", "picture", "pydot_graph"]
+__all__ = ["Picture", "draw", "edge_label", "layer_lines", "learning_rate", "picture", "pydot_graph"]

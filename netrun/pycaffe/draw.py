@@ -8,7 +8,7 @@ from typing import Any
 from .. import draw as _draw
 from ..config import schema
 from ..config.upgrade import upgrade_net
-from ..errors import UsageError
+from ..errors import UsageError, missing_extra
 from .proto import caffe_pb2
 
 
@@ -34,16 +34,12 @@ def get_edge_label(layer: Any) -> str:
 def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
     """What stands in a layer's box."""
     separator = " " if rankdir in ("TB", "BT") else "\\n"
-    lines = _draw.layer_lines(layer)
-    if display_lrm:
-        lines.append(f"LR {get_layer_lr_mult(layer):g}")
-    return separator.join(lines)
+    return separator.join(_draw.layer_lines(layer, rates=display_lrm))
 
 
 def get_layer_lr_mult(layer: Any) -> float:
     """The factor of a layer's learning rate: that of its first parameter, or of the layer's type."""
-    learns = layer.type in ("Convolution", "Deconvolution", "InnerProduct")
-    return float(layer.param[0].lr_mult) if layer.param else float(learns)
+    return _draw.learning_rate(layer)
 
 
 def choose_color_by_layertype(layertype: str) -> str:
@@ -66,9 +62,9 @@ def get_pydot_graph(
     Raises:
         UsageError: pydot is not installed.
     """
-    graph = _draw.pydot_graph(_draw.picture(_current(caffe_net), phase, label_edges), rankdir)
+    graph = _draw.pydot_graph(_draw.picture(_current(caffe_net), phase, label_edges, rates=display_lrm), rankdir)
     if graph is None:
-        raise UsageError("get_pydot_graph needs the Python package pydot (draw_net does without)")
+        raise missing_extra("get_pydot_graph (draw_net does without)", "pydot", "draw")
     return graph
 
 
@@ -82,8 +78,12 @@ def draw_net(
         rankdir: "LR", "TB", "RL" or "BT".
         ext: "png", "svg", or what else graphviz knows where it is there.
         phase: leave out the layers that are not part of the net then.
+        display_lrm: write the factor of its learning rate into every layer's box.
+
+    Raises:
+        UsageError: an unknown direction or format.
     """
-    return _draw.draw(_current(caffe_net), ext, rankdir, phase)
+    return _draw.draw(_current(caffe_net), ext, rankdir, phase, rates=display_lrm)
 
 
 def draw_net_to_file(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import struct
+import sys
 import zlib
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ from google.protobuf import text_format
 
 import netrun
 import netrun.pycaffe as caffe
+from netrun.cli import main
 from netrun.errors import NetrunError
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +126,52 @@ def test_pictures(path: str, tmp_path: Path) -> None:
     assert len(zlib.decompress(data[41 : 41 + length])) == height * (3 * width + 1)
     with pytest.raises(NetrunError, match="rankdir"):
         caffe.draw.draw_net(net, "UP")
+
+
+def test_the_command_draws_the_same_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("mnist/lenet_train_test.prototxt", "imagenet/googlenet/train_val.prototxt"):
+        net = text_format.Parse((ROOT / "configs" / path).read_text(), caffe.proto.caffe_pb2.NetParameter())
+        for ext in ("svg", "png"):
+            assert main(["draw", str(ROOT / "configs" / path), f"a.{ext}", "--rankdir", "LR", "--phase", "TRAIN"]) == 0
+            caffe.draw.draw_net_to_file(net, f"b.{ext}", "LR", caffe.TRAIN)
+            assert (tmp_path / f"a.{ext}").read_bytes() == (tmp_path / f"b.{ext}").read_bytes()
+    assert b"LR 1" in caffe.draw.draw_net(net, "TB", "svg", display_lrm=True)
+    assert b"LR 1" not in caffe.draw.draw_net(net, "TB", "svg")
+
+
+GRAPHVIZ = """
+class Part:
+    def __init__(self, *names, **attributes): self.names, self.attributes, self.parts = names, attributes, []
+    def add_node(self, part): self.parts.append(part)
+    def add_edge(self, part): self.parts.append(part)
+    def create(self, format):
+        labels = [part.attributes["label"] for part in self.parts]
+        return repr((format, self.attributes["rankdir"], labels)).encode()
+Dot = Node = Edge = Part
+"""
+
+
+def test_graphviz_draws_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pydot.py").write_text(GRAPHVIZ)
+    (tmp_path / "dot").write_text("#!/bin/sh\n")
+    (tmp_path / "dot").chmod(0o755)
+    text = 'layer { name: "a|b" type: "ReLU" bottom: "x" top: "y" }'
+    net = text_format.Parse(text, caffe.proto.caffe_pb2.NetParameter())
+    own = caffe.draw.draw_net(net, "LR", "svg")
+    with pytest.raises(NetrunError, match=r"pydot.*netrun-trainer\[draw\]"):
+        caffe.draw.get_pydot_graph(net, "LR")
+    with pytest.raises(NetrunError, match="pdf needs graphviz"):
+        caffe.draw.draw_net(net, "LR", "pdf")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert caffe.draw.draw_net(net, "LR", "svg") == own  # pydot alone does not draw
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for ext in ("svg", "pdf"):
+        made = caffe.draw.draw_net(net, "LR", ext).decode()
+        assert f"'{ext}', 'LR'" in made
+        assert r"a\\|b\\n(ReLU)" in made
+    assert len(caffe.draw.get_pydot_graph(net, "TB").parts) == 5
+    monkeypatch.delitem(sys.modules, "pydot")
 
 
 def test_labels_of_pictures() -> None:
