@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import solver_replay
+from cases.layers import LAYERS
 from cases.recorded import recorded
 from cases.replay import replay_dropout, replay_layer, replay_small_net
 from cases.zoo import replay_outputs, replay_shapes
@@ -232,4 +233,12 @@ def test_every_layer_type_of_the_schema_is_there() -> None:
     old = borrowed("config/test_upgrade.py").v1.TYPES
     assert {new for name, new in old.items() if name not in V1_ALONE} - set(known) == set()
     assert {path.stem.rsplit("_", 1)[0] for path in files("layers/*.npz")} - set(known) == set()
-    assert np.all([cls.__doc__ for cls in known.values()])
+    refusal = next(row for row in json.loads((GOLDEN / "invalid.json").read_text()) if "known types: " in row["error"])
+    listed = refusal["error"].split("known types: ")[1].split(")")[0].split(", ")
+    assert len(listed) >= 61
+    assert set(listed) - set(known) == set(), "types that Caffe itself lists"
+    covered = {case.type for case in LAYERS}
+    assert set(listed) - covered == set(), "types without a row in tests/cases"
+    for kind in listed:
+        formula = (known[kind].__doc__ or "").split("\n\n")[0]
+        assert "=" in formula or kind == "Silence", f"{kind} has no docstring with its formula"

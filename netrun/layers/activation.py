@@ -14,7 +14,8 @@ from .base import Layer
 class ReLU(Layer):
     """y = x if x > 0, else negative_slope * x
 
-    Bottom: any shape. Top: the same shape; may be in place. The gradient at 0 is the slope.
+    Bottom: any shape. Top: the same shape; may be in place, with a slope below 0 too (Caffe's gradient is wrong then).
+    The gradient at 0 is the slope.
     """
 
     param = "relu_param"
@@ -105,7 +106,8 @@ class Swish(Layer):
 class BNLL(Layer):
     """y = log(1 + exp(x))
 
-    Bottom: any shape. Top: the same shape; may be in place. It cannot overflow; the gradient is sigmoid(x).
+    Bottom: any shape. Top: the same shape; may be in place. It cannot overflow; the gradient is sigmoid(x), in place
+    too (Caffe's is that of the top).
     """
 
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:

@@ -15,7 +15,7 @@ class Dropout(Layer):
     """y = x * mask / (1 - dropout_ratio) in TRAIN, mask = 1 with probability 1 - dropout_ratio, else 0; y = x in TEST
 
     Bottom: any shape. Top: the same shape; may be in place. The mask follows from the seed, the layer's name and the
-    number of the forward pass alone.
+    number of the forward pass alone. A ratio outside 0 to 1 is refused (Caffe's release build takes any).
     """
 
     param = "dropout_param"

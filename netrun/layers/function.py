@@ -31,7 +31,8 @@ class _Function(Layer):
 class AbsVal(_Function):
     """y = |x|
 
-    Bottom: any shape. Top: the same shape; may be in place. The gradient at 0 is 0.
+    Bottom: any shape. Top: the same shape; may be in place, where the gradient is right too (Caffe takes the signs of
+    the top). The gradient at 0 is 0.
     """
 
     def formula(self) -> str:
@@ -53,7 +54,8 @@ class Threshold(_Function):
 class Clip(_Function):
     """y = max(min(x, max), min)
 
-    Bottom: any shape. Top: the same shape; may be in place. The gradient passes at both limits. A limit may be inf or
+    Bottom: any shape. Top: the same shape; may be in place, and the gradient is right then too (Caffe passes it
+    everywhere). The gradient passes at both limits. A limit may be inf or
     -inf: then there is none on that side. If min is larger than max, every y is min, and so it is if no clip_param
     stands there at all (both limits are 0 then).
     """
@@ -86,7 +88,7 @@ class Log(_Function):
     """y = log(shift + scale * x) to the base ``base``, e if it is -1
 
     Bottom: any shape; shift + scale * x has to be above 0, elsewhere y is -inf or no number. Top: the same shape; may
-    be in place.
+    be in place, and the gradient is right then too (Caffe divides by what it made of the top).
     """
 
     param = "log_param"
@@ -102,8 +104,9 @@ class Power(_Function):
     """y = (shift + scale * x) ^ power
 
     Bottom: any shape; for a power that is no whole number shift + scale * x must not be negative. Top: the same shape;
-    may be in place. The gradient is the derivative, scale * power * (shift + scale * x) ^ (power - 1), also where the
-    base is 0 (Caffe divides 0 by 0 there). With power 0 every y is 1 and there is no gradient.
+    may be in place, where the gradient is right too (Caffe's is not). The gradient is the derivative,
+    scale * power * (shift + scale * x) ^ (power - 1), also where the base is 0 (Caffe divides 0 by 0 there). With
+    power 0 every y is 1 and there is no gradient.
     """
 
     param = "power_param"

@@ -111,9 +111,9 @@ class InfogainLoss(Layer):
 
     Bottoms: scores x, with the classes on infogain_loss_param.axis; labels 0 .. K - 1 (fractions are cut off), one for
     each position; the matrix H, K * K values, unless it comes from the BlobProto file ``source``. No gradient passes to
-    labels and H. Tops: the loss; if named, p.
-    ignore_label and norm as in SoftmaxWithLoss. The gradient is p * sum(H[label]) - H[label] even where the logarithm
-    is cut off at 1e-20.
+    labels and H. Tops: the loss; if named, p (Caffe: with two explicit loss weights only). A label out of range is an
+    error on the host devices (Caffe reads whatever lies there). ignore_label and norm as in
+    SoftmaxWithLoss. The gradient is p * sum(H[label]) - H[label] even where the logarithm is cut off at 1e-20.
     """
 
     param = "infogain_loss_param"

@@ -52,7 +52,8 @@ class HingeLoss(_OverClasses):
     """loss = sum over samples and classes of max(0, 1 - t * x) / N, t = 1 for the label's class and -1 for the others
 
     Bottoms: scores x, N and K values each; labels 0 .. K - 1 (fractions are cut off), N of them, to which no gradient
-    passes. Top: the loss. norm L2 squares each part. A label out of range is an error on the host devices.
+    passes. Top: the loss. norm L2 squares each part. A label out of range is an error on the host devices
+    (Caffe writes whatever lies there).
     """
 
     param = "hinge_loss_param"
@@ -72,7 +73,7 @@ class MultinomialLogisticLoss(_OverClasses):
 
     Bottoms: probabilities p, N and K values each; labels 0 .. K - 1 (fractions are cut off), N of them, to which no
     gradient passes. Top: the loss. The gradient at the label is -1 / (N * max(p, 1e-20)), also below 1e-20. A label out
-    of range is an error on the host devices.
+    of range is an error on the host devices (Caffe reads whatever lies there).
     """
 
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:

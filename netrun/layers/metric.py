@@ -16,8 +16,8 @@ class Accuracy(Layer):
 
     Bottoms: scores x, with the classes on ``axis``; labels, one for each position (fractions are cut off). Tops: the
     share; if named, the share for each class, (K,), 0 for a class without samples. Positions with ignore_label do not
-    count; if none counts the share is 0. A label out of range counts as wrong; with a second top one of K or more is an
-    error on the host devices. No gradient.
+    count; if none counts the share is 0. A label out of range counts as wrong (Caffe compares with whatever lies
+    there); with a second top one of K or more is an error on the host devices. No gradient.
     """
 
     param = "accuracy_param"

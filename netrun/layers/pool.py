@@ -59,8 +59,8 @@ class Pooling(Layer):
 
     MAX: padding never wins, of equals the first in row order does. AVE: padding counts as zeros, what lies behind it
     does not count. STOCHASTIC, for x >= 0: drawn in TRAIN, sum(x^2) / sum(x) in TEST. A window that lies wholly outside
-    x (a stride larger than the kernel, no pad) gives 0 with AVE and the lowest finite number, place -1 and no gradient
-    with MAX.
+    x (a stride larger than the kernel, no pad) gives 0 with AVE (Caffe divides 0 by 0) and the lowest finite number,
+    place -1 and no gradient with MAX (Caffe's gradient is written out of bounds).
     """
 
     param = "pooling_param"

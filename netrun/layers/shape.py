@@ -249,8 +249,8 @@ class Crop(Layer):
 class BatchReindex(Layer):
     """y[i] = x[index[i]]
 
-    Bottoms: x, N and any further axes; index, one axis of numbers 0 .. N - 1 (fractions are cut off), to which no
-    gradient passes. Top: the length of index, then the further axes of x.
+    Bottoms: x, N and any further axes; index, one axis of numbers 0 .. N - 1 (fractions are cut off; others are an
+    error on the host devices), to which no gradient passes. Top: the length of index, then the further axes of x.
     """
 
     bottoms = 2

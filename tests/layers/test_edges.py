@@ -214,3 +214,30 @@ def test_a_loss_that_nobody_names_has_its_weight() -> None:
         assert net.outputs == []
         assert net.loss == 3
         np.testing.assert_array_equal(net.blobs["x0"].diff, np.full((2, 2), 1.5))
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("AbsVal", ""), ("BNLL", ""), ("Clip", "clip_param { min: -0.5 max: 0.5 }"), ("ELU", ""), ("Exp", ""),
+        ("Log", "log_param { scale: 0.1 shift: 1 }"), ("Power", "power_param { power: 3 shift: 0.5 }"),
+        ("ReLU", "relu_param { negative_slope: -0.5 }"), ("PReLU", ""), ("Sigmoid", ""), ("Softmax", ""),
+        ("Swish", ""), ("TanH", ""), ("BatchNorm", ""), ("Scale", "scale_param { filler { value: 2 } }"), ("Bias", ""),
+        ("Dropout", ""), ("MVN", ""), ("LRN", ""),
+    ],
+)  # fmt: skip
+def test_in_place_has_the_same_gradient(kind: str, body: str, device: str) -> None:
+    x = np.linspace(-2, 2, 48, dtype="float32").reshape(2, 3, 4, 2)
+    dy = np.cos(np.arange(48, dtype="float32")).reshape(x.shape)
+    found = []
+    for top in ("y", "x"):
+        text = f"""force_backward: true layer {{ name: "x" type: "Input" top: "x"
+              input_param {{ shape {{ dim: 2 dim: 3 dim: 4 dim: 2 }} }} }}
+            layer {{ name: "t" type: "{kind}" bottom: "x" top: "{top}" {body} }}"""
+        with Net(parse_net(text)[0], schema.TRAIN, device=device) as net:
+            y = np.array(net.forward(x=x)[top])
+            net.backward(**{top: dy})
+            found.append([y, net.blobs["x"].diff.copy(), *(b.diff.copy() for b in net.params.get("t", []))])
+    for apart, together in zip(*found, strict=True):
+        np.testing.assert_allclose(together, apart, 1e-6, 1e-7)
