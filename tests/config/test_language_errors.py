@@ -193,6 +193,40 @@ def test_errors_of_layers_and_of_the_graph_name_source_and_use() -> None:
     )
 
 
+RNN = """
+let width: 8
+def cell(l, x) {
+  layer {
+    name: "cell$l" type: "Expr" bottom: $x bottom: "h$l" top: "h$(l)_t"
+    expr_param {
+      weight { name: "W" shape { dim: [$(where(l == 1, 2, width)), $width] } }
+      weight { name: "R" shape { dim: [$width, $width] } }
+      expr: "h$(l)_t = tanh($x @ W + h$l @ R)"
+    }
+  }
+}
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: [5, 4, 2] } } }
+layer {
+  name: "rnn" type: "Recurrent" bottom: "x" top: "last"
+  recurrent_net_param {
+    repeat l in 1..3 { state { name: "h$l" next: "h$(l)_t" dim: $width if l == 3 { last: "last" } } }
+    body { repeat l in 1..3 { cell { l: $l x: $(where(l > 1, "h$(l - 1)_t", "x")) } } }
+  }
+}
+"""
+
+
+def test_it_works_inside_the_body_of_a_loop_and_its_formulas() -> None:
+    graph = build(*parse_net(RNN, "f"), State(schema.TEST))
+    assert graph.blobs["last"].spec.shape == (4, 8)
+    assert len(graph.parameters) == 6
+    with pytest.raises(ConfigError) as caught:
+        build(*parse_net(RNN.replace("@ R)", "@ RR)"), "f"), State(schema.TEST))
+    first, *rest = str(caught.value).splitlines()
+    assert first == 'f:9:7: cell1 (Expr): no value "RR"; did you mean "R"?'
+    assert rest[-2:] == ["    used at f:18:31 (cell)", "    repeated at f:18:12 (l = 1)"]
+
+
 def test_included_files_are_named(tmp_path: Path) -> None:
     main, other = tmp_path / "net.prototxt", tmp_path / "other.prototxt"
     main.write_text("name: 'x'\ninclude 'other.prototxt'\n")
