@@ -54,6 +54,8 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
     Args:
         keep_all: keep every blob and gradient readable after a run (debug_info).
     """
+    if solver.iter_size > 1:
+        _check_branches(graph)
     recording = record(graph)
     recorder = recording.recorder
     trained = {
@@ -95,6 +97,18 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
     if solver.recompute:
         result.step = recompute(result.step)
     return result
+
+
+def _check_branches(graph: Graph) -> None:
+    """Refuse what would add up gradients of parameters that only some of the passes use.
+
+    Raises:
+        ShapeError: it names the layer.
+    """
+    for node in graph.nodes:
+        if node.layer.type == "If":
+            hint = "a larger batch in place of iter_size goes, or a solver without it"
+            node.layer.fail("cannot be trained with iter_size above 1: each pass may take another branch", hint=hint)
 
 
 def _accumulate(recorder: Recorder, gradients: dict[Parameter, Tensor], result: Training) -> dict[Parameter, Tensor]:

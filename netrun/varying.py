@@ -158,11 +158,13 @@ class Varying(Session):
     def _segment(self, number: int, ready: dict[_Variant, list[Step]], wanted: Callable[[str], bool]) -> None:
         """Run the calls before varying layer ``number``; the layer before it, whose calls come first, may find that it
         needs other shapes."""
-        try:
-            self._segments(ready, wanted)[number]()
-        except Reshaped as asked:
-            self._go_over(number - 1, asked.shapes)
-            self._segments(ready, wanted)[number]()
+        while True:
+            try:
+                return self._segments(ready, wanted)[number]()
+            except Reshaped as asked:  # a loop may ask again, for more steps each time
+                if asked.shapes == self._shapes[number - 1]:
+                    raise
+                self._go_over(number - 1, asked.shapes)
 
     def _segments(self, ready: dict[_Variant, list[Step]], wanted: Callable[[str], bool]) -> list[Step]:
         now = self._now
@@ -180,7 +182,8 @@ class Varying(Session):
         """Ask a varying layer for its shapes, and go over to what is compiled for them."""
         node = self._now.recording.graph.nodes[self._places[number]]
         measured = tuple(tuple(shape) for shape in node.layer.measure(lambda i: self._bottom(node, i)))
-        if measured != tuple(value.spec.shape for value in node.tops):
+        tops = [value.spec.shape for value in node.tops]
+        if measured != tuple(tuple(shape) for shape in node.layer.settled(tops)):
             self._go_over(number, measured)
 
     def _go_over(self, number: int, measured: tuple[Shape, ...]) -> None:

@@ -20,7 +20,7 @@ _SOLVER_TYPES = {
     "ADADELTA": "AdaDelta",
     "ADAM": "Adam",
 }
-BODIES = {"recurrent_net_param": ("body",)}
+BODIES = {"recurrent_net_param": ("body",), "while_param": ("body",), "if_param": ("then", "otherwise")}
 """Blocks of a layer with layers inside, and the fields that hold them."""
 _CURRENT_DATA = {v1.TYPES[old]: block for old, block in v1.TRANSFORMED.items()}
 

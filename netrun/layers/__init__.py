@@ -2,6 +2,7 @@
 
 from . import (
     activation,
+    branch,
     conv,
     dense,
     dropout,
@@ -31,7 +32,7 @@ from . import (
 from .base import Context, Layer, layer_type
 
 __all__ = [
-    "Context", "Layer", "activation", "conv", "dense", "dropout", "expr", "filter", "forks", "function", "hdf5", "host",
-    "images", "inputs", "labelling", "layer_norm", "layer_type", "loop", "loss", "margin", "metric", "norm", "pixels",
-    "pool", "python", "recurrent", "reduce", "scale", "shape",
+    "Context", "Layer", "activation", "branch", "conv", "dense", "dropout", "expr", "filter", "forks", "function",
+    "hdf5", "host", "images", "inputs", "labelling", "layer_norm", "layer_type", "loop", "loss", "margin", "metric",
+    "norm", "pixels", "pool", "python", "recurrent", "reduce", "scale", "shape",
 ]  # fmt: skip

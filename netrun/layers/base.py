@@ -189,6 +189,11 @@ class Layer:
         fields = self.p.DESCRIPTOR.fields_by_name if self.param else ()
         return next((field for field in (f"{name}_filler", "filler") if field in fields), "")
 
+    def settled(self, tops: Sequence[Shape]) -> Sequence[Shape]:
+        """What ``measure`` has to give for this compilation of a varying layer to serve: the shapes of the tops, and
+        whatever else ``context.measured`` decided."""
+        return tops
+
     @property
     def blobs(self) -> list[Declared]:
         """The parameter blobs in Caffe's order."""

@@ -384,6 +384,16 @@ row("Recurrent", "no input but a first value", _loop(_STEP.replace('"x0"', '"h"'
 row("Recurrent", "masks", _loop(
     _STEP.replace('top: "y0"', 'top: "y"') + 'layer { name: "drop" type: "Dropout" bottom: "y" top: "y0" } '
 ), x(3, 2, 4), phase=TRAIN)  # fmt: skip
+_THEN = 'then { layer { name: "t" type: "TanH" bottom: "x1" top: "y0" } } '
+row("If", "the first branch", f"if_param {{ {_THEN} "
+    f'otherwise {{ layer {{ name: "o" type: "InnerProduct" bottom: "x1" top: "y0" {_IP} }} }} }}',
+    x(1, values=positive, batch=False), x(2, 3), wants=[1])  # fmt: skip
+row("While", "one step", 'while_param { condition: "go" max_steps: 1 '
+    'state { name: "s" next: "y0" initial: "x0" last: "y0" } body { '
+    f'layer {{ name: "ip" type: "InnerProduct" bottom: "s" top: "z" {_IP} }} '
+    'layer { name: "t" type: "TanH" bottom: "z" top: "y0" } '
+    'layer { name: "go" type: "Reduction" bottom: "y0" top: "go" reduction_param { axis: 1 } } } }',
+    x(2, 3))  # fmt: skip
 row("LSTMUnit", "plain", "", x(1, 3, 2), x(1, 3, 8), x(1, 3, values=classes(2)), wants=[0, 1], tops=2)
 row("LSTMUnit", "fractions of a memory", "", x(2, 3), x(2, 12), x(2, values=fractions), wants=[0, 1], tops=2)
 

@@ -190,3 +190,22 @@ class Square(PythonLayer):
         bottom[0].diff[...] = factor * bottom[0].data * top[0].diff
         if self.param_str == "corner":
             bottom[0].diff[-1, -1] = 0
+
+
+class Alternating:
+    """Tops: 1 and -1 by turns, and ones."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        """It starts with 1."""
+        self.sign = -1.0
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        """A number, and 3 4 of them."""
+        top[0].reshape(1)
+        top[1].reshape(3, 4)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        """The other sign."""
+        self.sign = -self.sign
+        top[0].data[...] = self.sign
+        top[1].data[...] = 1
