@@ -15,8 +15,11 @@ from ..errors import nearest
 from ..kernels import OPS, Kernels
 from .array import Array, Builder, FormulaError, Written, words
 from .functions import FUNCTIONS, apply
+from .rules import RULES, check
 
+_ADJOINT = "it belongs to a gradient, and gradients are derived: call the kernel it is the adjoint of"
 REFUSED: Mapping[str, str] = {
+    **{name: _ADJOINT for name in OPS if "grad" in name and name not in RULES},
     "host": "it is a step in Python that no device but the host has; a class with backward does that",
     "update": "it changes what the layer is given; a layer class of a package (entry point netrun.layers) does that",
     "random": "its counter is the net's; put a Dropout or DummyData layer before this one",
@@ -87,6 +90,7 @@ class Vocabulary:
             else:
                 found = tuple(self._build.array(a) for a in _flat(arg))
             given.append(found if argument.many else found[0])
+        check(name, given, attrs)
         call = Written(name, tuple(given), dict(attrs))
         for argument, arg in zip(op.arguments, given, strict=True):
             if "w" in argument.role:
