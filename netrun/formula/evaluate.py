@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import nearest
-from .array import Array, Builder, FormulaError, words
+from .array import Array, FormulaError, words
+from .build import Builder
 from .functions import FUNCTIONS, apply
 from .parse import Part, Statement
 

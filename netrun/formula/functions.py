@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ..expression import FUNCTIONS as POINTWISE
-from .array import Array, Builder, FormulaError, words
+from .array import Array, FormulaError, words
+from .build import Builder
 
 Function = Callable[..., Any]
 F = TypeVar("F", bound=Function)

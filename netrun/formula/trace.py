@@ -13,7 +13,8 @@ import numpy as np
 
 from ..errors import nearest
 from ..kernels import OPS, Kernels
-from .array import Array, Builder, FormulaError, Written, words
+from .array import Array, FormulaError, Written, words
+from .build import Builder
 from .functions import FUNCTIONS, apply
 from .rules import RULES, check
 

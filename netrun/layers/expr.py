@@ -8,7 +8,8 @@ from typing import Any, ClassVar, NoReturn
 
 from ..errors import ShapeError, nearest
 from ..fillers import filler_problem
-from ..formula.array import Array, Builder, FormulaError, words
+from ..formula.array import Array, FormulaError, words
+from ..formula.build import Builder
 from ..formula.evaluate import evaluate
 from ..formula.lower import lower, reached
 from ..formula.parse import WORDS, Statement, names_before, parse

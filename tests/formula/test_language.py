@@ -10,7 +10,8 @@ import pytest
 
 from netrun.cpu.evaluate import erf
 from netrun.cpu.reference import Reference
-from netrun.formula.array import Builder, FormulaError
+from netrun.formula.array import FormulaError
+from netrun.formula.build import Builder
 from netrun.formula.evaluate import evaluate
 from netrun.formula.functions import FUNCTIONS, usage
 from netrun.formula.lower import lower, reached

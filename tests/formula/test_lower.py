@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from netrun.cpu.reference import Reference
-from netrun.formula.array import Array, Builder
+from netrun.formula.array import Array
+from netrun.formula.build import Builder
 from netrun.formula.evaluate import evaluate
 from netrun.formula.lower import LARGEST, lower
 from netrun.formula.parse import parse

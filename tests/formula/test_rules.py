@@ -8,7 +8,8 @@ import pytest
 from cases import KernelCase
 from cases.kernels import KERNELS
 
-from netrun.formula.array import Builder, FormulaError
+from netrun.formula.array import FormulaError
+from netrun.formula.build import Builder
 from netrun.formula.rules import RULES, check
 from netrun.formula.trace import REFUSED, Vocabulary
 from netrun.kernels import OPS
