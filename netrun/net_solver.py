@@ -7,13 +7,14 @@ kept: that takes more memory, and it is a little slower.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
 from . import debug, snapshot
+from .compiler.sharing import Parameter
 from .config.paths import resolve
 from .errors import UsageError
 from .expression import Apply, Rule, Var, parse, rule, text_of
@@ -24,7 +25,7 @@ from .session import Session
 from .solver import Solver
 from .solver_nets import SolverNet, net_to_train, nets_to_test
 from .training import Training, record_update
-from .types import Tensor
+from .types import Shape, Tensor
 from .updates import METHODS, correction
 from .visible import Visible, not_copied
 
@@ -115,6 +116,8 @@ class NetSolver(Solver):
         for i, other in enumerate(nets_to_test(m, self.source, self.folder)):
             self.log(f"Creating test net (#{i}) specified by {other.what}", "solver.cpp:190")
             self.test_nets.append(self._open(other, f"test{i}"))
+            if _tied_otherwise(self.test_nets[-1], self.net):
+                self.test_nets[-1].share_with(self.net)
             self.runners.append(NetRunner(f"test{i}", self.test_nets[-1]))
         self.log("Solver scaffolding done.", "solver.cpp:57")
 
@@ -227,6 +230,16 @@ class NetSolver(Solver):
     def sessions(self) -> list[Session]:
         """Everything that is bound to the device."""
         return [self.net.session, self._update_session, *(net.session for net in self.test_nets)]
+
+
+def _tied_otherwise(net: Net, other: Net) -> bool:
+    """Whether layers of one name differ in their parameters' number or shapes, or in who owns them."""
+    known = {node.name: node.parameters for node in reversed(other.graph.nodes)}
+
+    def facts(parameters: Sequence[Parameter]) -> list[tuple[Shape, str]]:
+        return [(p.spec.shape, (p.owner or p).key) for p in parameters]
+
+    return any(facts(n.parameters) != facts(known[n.name]) for n in net.graph.nodes if n.name in known)
 
 
 def _telling(call: Call, totals: set[Tensor]) -> Call:

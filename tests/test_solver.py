@@ -12,6 +12,7 @@ import pytest
 from netrun.config.upgrade import parse_solver
 from netrun.config.weights import read_state
 from netrun.errors import ConfigError
+from netrun.net_solver import NetSolver
 from netrun.solver import Solver
 
 Array = Any
@@ -201,8 +202,12 @@ def test_a_test_net_has_the_weights_of_its_layers_however_they_are_shared() -> N
     text = f"""train_net_param {{ {net("train", shared)} {twin} }}
       test_net_param {{ {net("train").partition('layer { name: "ip"')[0]} {twin} }}
       test_iter: 1 test_interval: 1 {REST}"""
-    with Solver(parse_solver(text)[0]) as solver:
-        assert solver.test()[0].values.reshape(-1).tolist() == [2, 2]
+    for kind in (Solver, NetSolver):
+        with kind(parse_solver(text)[0]) as solver:
+            assert solver.test()[0].values.reshape(-1).tolist() == [2, 2]
+            for tensor in solver.training.recording.parameters.values():
+                solver.memory.write(tensor, np.full(tensor.shape, 3))
+            assert solver.test()[0].values.reshape(-1).tolist() == [3, 3], kind
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ RCNN = "the Fast R-CNN fork"
 FLOWNET = "the FlowNet fork"
 OPENPOSE = "the OpenPose fork"
 YOLO = "the YOLO forks"
+RISTRETTO = "the Ristretto fork"
+RFCN = "the R-FCN and deformable forks"
 OTHERS = "several forks"
 
 
@@ -109,7 +111,7 @@ FIELDS: Mapping[str, Mapping[str, ForeignField]] = {
         **_same(NVIDIA, "ignorable", _SPEED, "cudnn_math_override"),
         **_same(NVIDIA, "ignorable", "more lines in its log", "debug"),
         **_same(INTEL, "ignorable", _SPEED, "engine multinode mn_activation_param mn_grad_compress_param"),
-        **_same(INTEL, "ignorable", "parameters of its 8-bit inference", "quantization_param"),
+        **_same("Intel's Caffe or the Ristretto fork", "ignorable", "numbers of few bits", "quantization_param"),
         **_same(FLOWNET, "ignorable", _SPEED, "reshape_every_iter"),
         **_belongs(NVIDIA, {"detectnet_groundtruth_param": "DetectNetTransformation",
                             "detectnet_augmentation_param": "DetectNetTransformation"}),
@@ -118,6 +120,9 @@ FIELDS: Mapping[str, Mapping[str, ForeignField]] = {
                          "detection_evaluate_param": "DetectionEvaluate", "video_data_param": "VideoData"}),
         **_belongs(RCNN, {"roi_pooling_param": "ROIPooling", "psroi_pooling_param": "PSROIPooling",
                           "box_annotator_ohem_param": "BoxAnnotatorOHEM", "proposal_param": "Proposal"}),
+        **_belongs(RFCN, {"deformable_convolution_param": "DeformableConvolution",
+                          "deformable_psroi_pooling_param": "DeformablePSROIPooling",
+                          "roi_align_param": "ROIAlign", "smooth_l1_loss_ohem_param": "SmoothL1LossOHEM"}),
         **_belongs(DEEPLAB, {"dense_crf_param": "DenseCRF", "mat_read_param": "MatRead",
                              "mat_write_param": "MatWrite", "image_seg_data_param": "ImageSegData"}),
         **_belongs(SEGNET, {"dense_image_data_param": "DenseImageData"}),
@@ -190,6 +195,15 @@ TYPES: Mapping[str, ForeignType] = {
     "PSROIPooling": ForeignType(RCNN, "pooling over parts of given boxes"),
     "ROIAlign": ForeignType(RCNN, "interpolation over given boxes"),
     "Proposal": ForeignType(RCNN, "boxes from scores"),
+    "SmoothL1LossOHEM": ForeignType(RFCN, "a loss for the choice of hard examples; SmoothL1Loss is near"),
+    "SoftmaxWithLossOHEM": ForeignType(RFCN, "a loss for the choice of hard examples; SoftmaxWithLoss is near"),
+    "DeformableConvolution": ForeignType(RFCN, "windows whose pixels are moved"),
+    "DeformablePSROIPooling": ForeignType(RFCN, "pooling over moved parts of boxes"),
+    "ConvolutionRistretto": ForeignType(RISTRETTO, "a convolution in few bits; Convolution is the same in all of them"),
+    "DeconvolutionRistretto": ForeignType(RISTRETTO, "in few bits; Deconvolution is the same in all of them"),
+    "FcRistretto": ForeignType(RISTRETTO, "in few bits; InnerProduct is the same in all of them"),
+    "LRNRistretto": ForeignType(RISTRETTO, "in few bits; LRN is the same in all of them"),
+    "DataRistretto": ForeignType(RISTRETTO, "in few bits; Data is the same in all of them"),
     "BoxAnnotatorOHEM": ForeignType(RCNN, "the choice of hard examples"),
     "DenseCRF": ForeignType(DEEPLAB, "a random field over pixels"),
     "ImageSegData": ForeignType(DEEPLAB, "images with a label for each pixel"),
