@@ -293,7 +293,9 @@ class Reader(Cursor):
         else:
             own = self.language.defs if self.language else ()
             if name in own:
-                what += f"; def {name} stands further below, and a def comes before its uses"
+                used = "{" in (self.texts[i + 1], self.texts[min(i + 2, len(self.texts) - 1)])
+                why = "stands further below, and a def comes before its uses" if used else "is used with a block in { }"
+                what += f"; def {name} {why}"
             else:
                 what += nearest(name, [*block.fields.by_name, *own]) or self.owners(block, name)
         self.trouble(self.starts[i], what, unknown=name if block.up is None and not foreign else "")

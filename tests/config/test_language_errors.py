@@ -95,6 +95,8 @@ def problems(content: str) -> list[str]:
         (D + "dd { a: 1 }", '1:40: a net has no field "dd"; did you mean "d"?'),
         (D + D + "d { a: 1 }", "1:44: def d is given twice, first in line 1"),
         ("d { } def d() { }", '1:1: a net has no field "d"; def d stands further below'),
+        (D + "d < a: 1 >", '1:40: a net has no field "d"; def d is used with a block in { }'),
+        (D + "d: 3", '1:40: a net has no field "d"; def d is used with a block in { }'),
         ("def layer() { }", "1:5: layer is a block of the schema; a def needs a name of its own"),
         ("def let() { }", "1:5: let is a word of the language and names nothing else"),
         ("def d { }", "1:7: def d wants its arguments in ( ) behind its name"),
