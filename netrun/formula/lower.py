@@ -12,6 +12,7 @@ from typing import Any
 from ..expression import Node, Num, Var, call, letters, names_in, substitute, text_of
 from ..kernels import OPS, Kernels
 from ..types import Shape, Tensor
+from .addends import joined
 from .array import Array, FormulaError, Written, broadcast
 
 CHEAP = 2
@@ -72,8 +73,8 @@ def lower(k: Kernels, roots: Sequence[Array], tops: Sequence[Any], given: Mappin
 
 class _Lowering:
     def __init__(self, k: Kernels, roots: Sequence[Array], given: Mapping[int, Any]) -> None:
-        self.k, self.roots = k, roots
-        self.order = reached(roots)
+        self.k, self.roots = k, joined(roots, reached(roots))
+        self.order = reached(self.roots)
         self.users: dict[int, list[Array]] = {}
         for node in self.order:
             for arg in sources(node):
@@ -240,8 +241,8 @@ class _Lowering:
 
     def _matmul(self, node: Array) -> Any:
         y, (ta, tb) = self.place(node), node.attrs
-        a, b = (self.value(x) for x in node.args)
-        self.k.gemm(a, b, None, y, ta=ta, tb=tb)
+        a, b, *c = (self.value(x) for x in node.args)
+        self.k.gemm(a, b, c[0] if c else None, y, ta=ta, tb=tb)
         return y
 
     def _transpose(self, node: Array) -> Any:

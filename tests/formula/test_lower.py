@@ -46,12 +46,16 @@ def ops(text: str, tops: int = 1) -> str:
         ("e = exp(x); e / sum(e, axis=1)", "pointwise reduce pointwise"),  # an exponential is stored
         ("x * exp(n)", "pointwise pointwise"),  # 4 values instead of 24
         ("x * (n + 1)", "pointwise"),
-        ("x @ w + exp(c @ w)", "gemm gemm pointwise pointwise"),
+        ("x @ w + exp(c @ w)", "gemm pointwise gemm"),
         ("h = tanh(x); h @ w, h", "pointwise gemm"),  # a top is computed once, where it belongs
         ("x @ w @ w.T", "gemm gemm"),
         ("z = x @ w; sigmoid(z[:, 0:4]) * z[:, 4:8]", "gemm split pointwise"),
         ("z = x @ w; z[:, 1:3] + z[:, 4:6]", "gemm split pointwise"),
         ("z = x @ w; z[:, 1:3]", "gemm slice"),
+        ("v = x @ w; v + w[0]", "slice gemm"),
+        ("x @ w + tanh(x @ w + w[0])", "gemm slice pointwise"),  # the product is needed without it, too
+        ("sigmoid(x @ w + g @ w + w[0])", "gemm slice gemm pointwise"),
+        ("x[None] @ w + w[0]", "slice gemm"),
         ("x", "copy"),
         ("2", "fill"),
         ("reshape(x + 1, 3, 8)", "pointwise"),
