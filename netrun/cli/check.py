@@ -114,12 +114,16 @@ def _check_solver(message: schema.SolverParameter, source: Source, report: Repor
         _check_net(net, source.folder, report)
 
 
+SOURCES = ("data_param", "hdf5_data_param", "image_data_param", "window_data_param", "sequence_data_param")
+"""Parameters that name a source."""
+
+
 def _check_net(net: SolverNet, folder: str, report: Report) -> None:
     source = net.source or Source(report.file, folder)
     blind = False
     for position, layer in _included(net.message, net.state):
         where = ("layer", position)
-        for block in ("data_param", "hdf5_data_param", "image_data_param", "window_data_param"):
+        for block in SOURCES:
             name = getattr(layer, block).source if layer.HasField(block) else ""
             if name and not _exists(name, source.folder, f"{layer.name}: the source", source, (*where, block), report):
                 known = layer.data_param.HasField("record_shape") or layer.transform_param.crop_size

@@ -9,6 +9,7 @@ from netrun.data.feeder import Feeder
 from netrun.data.hdf5 import Hdf5Feeder, hdf5_shapes
 from netrun.data.image_data import ImageFeeder, image_shapes
 from netrun.data.records import DataFeeder, shapes_of
+from netrun.data.sequence_data import SequenceFeeder, sequence_shapes
 from netrun.data.settings import Settings
 from netrun.data.window_data import WindowFeeder, window_shapes
 from netrun.errors import ConfigError, Where, nearest
@@ -17,6 +18,7 @@ FEEDERS: dict[str, tuple[Callable[[Settings], Feeder], Callable[[Settings], list
     "Data": (DataFeeder, shapes_of),
     "HDF5Data": (Hdf5Feeder, hdf5_shapes),
     "ImageData": (ImageFeeder, image_shapes),
+    "SequenceData": (SequenceFeeder, sequence_shapes),
     "WindowData": (WindowFeeder, window_shapes),
 }
 """By layer type: what opens a feeder, and what tells the shapes of the tops without starting one."""

@@ -27,6 +27,7 @@ from . import (
     recurrent,
     reduce,
     scale,
+    sequences,
     shape,
 )
 from .base import Context, Layer, layer_type
@@ -34,5 +35,6 @@ from .base import Context, Layer, layer_type
 __all__ = [
     "Context", "Layer", "activation", "branch", "conv", "dense", "dropout", "expr", "filter", "forks", "function",
     "hdf5", "host", "images", "inputs", "labelling", "layer_norm", "layer_type", "loop", "loss", "margin", "metric",
-    "norm", "pixels", "pool", "python", "recurrent", "reduce", "scale", "shape",
+    "norm", "pixels", "pool", "python", "recurrent", "reduce", "scale", "sequences",
+    "shape",
 ]  # fmt: skip

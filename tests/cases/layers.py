@@ -430,6 +430,12 @@ row("Data", "its shape is said", 'data_param { source: "absent" backend: LMDB ba
 row("DummyData", "two shapes", "dummy_data_param { shape { dim: 2 } shape { dim: 3 dim: 1 } "
     'data_filler { type: "gaussian" } data_filler { value: 2 } }', tops=2)  # fmt: skip
 _LIST = GOLDEN / "solvers" / "data" / "train_list.txt"
+_TEXT = SCRATCH / "text.txt"
+_TEXT.write_text("hello\nyou\nworld of words\n")
+row("SequenceData", "lines of text", f'sequence_data_param {{ source: "{_TEXT}" batch_size: 2 }}',
+    tops=4, names=("data", "label", "cont", "length"))  # fmt: skip
+row("SequenceData", "a text as one stream", f'sequence_data_param {{ source: "{_TEXT}" batch_size: 2 steps: 4 '
+    'continuous: true }', tops=3, names=("data", "label", "cont"))  # fmt: skip
 row("HDF5Data", "two datasets", f'hdf5_data_param {{ source: "{_LIST}" batch_size: 4 }}',
     tops=2, names=("data", "label"), needs="h5py")  # fmt: skip
 row("ImageData", "its size is said", 'image_data_param { source: "absent" batch_size: 4 new_height: 6 new_width: 5 } '
