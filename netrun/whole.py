@@ -25,6 +25,8 @@ _SET = rule(["g"], ["total"], "total = g")
 
 SHARING = frozenset({"Split", "Flatten", "Reshape", "Parameter"})
 """Layer types whose tops are the same memory as their bottom, in Caffe too; elsewhere a blob has memory of its own."""
+SHARING_ONE = frozenset({"Concat", "Slice"})
+"""The same for one bottom and one top."""
 
 Move = tuple[Tensor, Tensor]
 """From where to where."""
@@ -237,7 +239,8 @@ def _apart(nodes: Iterable[Node], recording: Recording, gradients: Mapping[Tenso
     """What must not become a view of something else though it is a copy: another blob, that a person may write to."""
     found: set[Tensor] = set()
     for node in nodes:
-        if node.layer.type in SHARING:
+        single = len(node.bottoms) == len(node.tops) == 1
+        if node.layer.type in SHARING or (single and node.layer.type in SHARING_ONE):
             continue
         names = [value.blob for value in node.bottoms]
         found.update(recording.tensors[value] for value in node.tops if value.blob not in names)

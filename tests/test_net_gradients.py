@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from netrun.compiler.graph import build
 from netrun.config import schema
@@ -55,3 +56,14 @@ def test_a_shared_bias_is_one_sum_rounded_once() -> None:
             assert net.params["p"][1].diff.tolist() == [np.float32(left)]
             net.backward(p=rows, q=rows)
             np.testing.assert_allclose(net.params["q"][1].diff, 2 * rows.sum(), 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["Concat", "Flatten", "Reshape", "Slice", "Split"])
+def test_tops_that_are_their_bottoms(kind: str) -> None:
+    """As in Caffe: who writes into the one has written into the other."""
+    body = "reshape_param { shape { dim: 8 } }" if kind == "Reshape" else ""
+    layer = f'layer {{ name: "t" type: "{kind}" bottom: "x" top: "y" {body} }}'
+    with Net(parse_net("force_backward: true " + TWO + layer)[0]) as net:
+        net.forward(x=np.ones((2, 4)))
+        net.blobs["y"].data[...] = 5
+        np.testing.assert_array_equal(net.blobs["x"].data, np.full((2, 4), 5))

@@ -86,7 +86,9 @@ def _one(
     where: Callable[..., Where | None],
 ) -> Parameter:
     statistic = declared.role == "statistic"
-    if statistic and message.HasField("lr_mult") and message.lr_mult != 0:
+    # An entry without lr_mult says 1. For BatchNorm that is as wrong as saying it; the forks' types take no notice.
+    stated = message.HasField("lr_mult") or (node.layer.type == "BatchNorm" and i < len(node.message.param))
+    if statistic and stated and message.lr_mult != 0:
         raise ConfigError(
             f"{node.name} ({node.layer.type}): param {i} ({declared.name}) has lr_mult {message.lr_mult:g}, but no "
             "gradient reaches it: the forward pass itself updates it",

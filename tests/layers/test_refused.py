@@ -87,6 +87,7 @@ REFUSED = [
     ("Dropout", "dropout_param { dropout_ratio: 1 }", [IMAGE], ["dropout_ratio is 1", "0 to 1"]),
     ("LRN", "lrn_param { local_size: 4 }", [IMAGE], ["local_size: 5"]),
     ("BatchNorm", "", [(3,)], ["at least 2 axes", "got 1"]),
+    ("BatchNorm", "param { lr_mult: 0 } param { decay_mult: 0 }", [IMAGE], ["param 1 (variance)", "lr_mult 1"]),
     ("BatchNorm", "batch_norm_param { eps: -1 }", [IMAGE], ["eps is -1"]),
     ("Scale", "scale_param { axis: 3 num_axes: 2 }", [IMAGE], ["num_axes 2", "beyond"]),
     ("Scale", "", [IMAGE, (5,)], ["second bottom", "axis 1", "x1"]),
