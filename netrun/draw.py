@@ -66,7 +66,7 @@ def picture(
     """
     found = Picture(net.name)
     for layer in net.layer:
-        if phase is not None and not is_included(layer, State(phase), lambda *_: None):
+        if phase is not None and not is_included(layer, State(phase).inside(net), lambda *_: None):
             continue
         in_place = len(layer.bottom) == 1 and list(layer.bottom) == list(layer.top)
         kind = "neuron" if in_place else "layer"

@@ -82,7 +82,7 @@ def check_file(path: str, lenient: bool = False) -> Report:
         _check_solver(message, source, report)
     else:
         report.kind = "net"
-        states = [State(schema.TRAIN), State(schema.TEST)]
+        states = [State(phase).inside(message) for phase in (schema.TRAIN, schema.TEST)]
         # A net of its own for one phase has no data in the other: nothing can be said about it there.
         states = [s for s in states if _has_inputs(message, s)] or states
         for state in states:

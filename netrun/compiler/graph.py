@@ -46,7 +46,7 @@ def build(
     Raises:
         ConfigError: with every problem that was found; its cause is the first error of a user's class, if there is one.
     """
-    builder = _Builder(net, source, state or State(), dtype, seed, shapes or {}, folder)
+    builder = _Builder(net, source, (state or State()).inside(net), dtype, seed, shapes or {}, folder)
     builder.before = before or {}
     builder.current = {value.blob: value for value in given}
     builder.inside = bool(given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config import schema
 from ..errors import ConfigError, Where
@@ -21,6 +21,11 @@ class State:
     def of(cls, message: schema.NetState) -> State:
         """From its message."""
         return cls(message.phase, message.level, tuple(message.stage))
+
+    def inside(self, net: schema.NetParameter) -> State:
+        """The same with the stages that the net itself names in ``state``. As in Caffe its phase and level give way."""
+        more = tuple(stage for stage in net.state.stage if stage not in self.stages)
+        return replace(self, stages=(*self.stages, *more))
 
     def __str__(self) -> str:
         text = f"phase {schema.Phase.Name(self.phase)}"

@@ -171,3 +171,21 @@ def test_weight_files_name_the_layers_that_caffe_writes(path: Path) -> None:
         assert [(m.name, m.type, list(m.bottom), list(m.top)) for m in found] == wanted
         assert {m.phase for m in found} == {state.phase}
         assert all(m.loss_weight for m in found if m.type.endswith("Loss"))
+
+
+def test_stages_of_the_net_itself_count() -> None:
+    """A net says in ``state`` which of its stages are on; phase and level are those of whoever opens it."""
+    text = INPUTS + (
+        'layer { name: "a" type: "ReLU" bottom: "x" top: "a" include { stage: "deep" } }\n'
+        'layer { name: "b" type: "ReLU" bottom: "x" top: "b" include { not_stage: "deep" } }\n'
+        'layer { name: "c" type: "ReLU" bottom: "x" top: "c" include { stage: "deep" stage: "wide" } }\n'
+        'layer { name: "d" type: "ReLU" bottom: "x" top: "d" include { phase: TRAIN } }\n'
+        'layer { name: "e" type: "ReLU" bottom: "x" top: "e" include { min_level: 1 } }\n'
+    )
+    own = 'state { phase: TRAIN level: 2 stage: "deep" }'
+    for begin, state, wanted in (
+        ("", State(schema.TEST), "b"), (own, State(schema.TEST), "a"), (own, State(schema.TRAIN), "ad"),
+        (own, State(schema.TEST, 1, ("wide",)), "ace"),
+    ):  # fmt: skip
+        found = [name for name, _ in build(*parse_net(text + begin), state).outputs]
+        assert "".join(name for name in found if name in "abcde") == wanted
