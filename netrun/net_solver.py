@@ -16,8 +16,7 @@ import numpy as np
 from . import debug, snapshot
 from .compiler.sharing import Parameter
 from .config.paths import resolve
-from .errors import UsageError
-from .expression import Apply, Rule, Var, parse, rule, text_of
+from .expression import Rule, rule
 from .net import Net
 from .program import Call, Program, Recorder
 from .runner import Output, Runner
@@ -26,7 +25,7 @@ from .solver import Solver
 from .solver_nets import SolverNet, net_to_train, nets_to_test
 from .training import Training, record_update
 from .types import Shape, Tensor
-from .updates import METHODS, correction
+from .updates import METHODS, correction, told
 from .visible import Visible, not_copied
 
 
@@ -250,17 +249,9 @@ def _telling(call: Call, totals: set[Tensor]) -> Call:
     if not (isinstance(xs, tuple) and isinstance(vs, tuple) and xs and xs[0] in totals):
         return call
     old: Rule = call.attrs["rule"]
-    lines = []
-    for name, text in old.body:
-        tree = parse(text)
-        if name == "w" and isinstance(tree, Apply) and tree.op == "sub" and tree.args[0] == Var("w"):
-            lines += [f"moved = {text_of(tree.args[1])}", "w = w - moved"]
-        else:
-            lines.append(f"{name} = {text}")
-    if "w = w - moved" not in lines:
-        raise UsageError(f"the solver's rule does not say what it subtracts: {old}")
-    told = rule(old.inputs[1:], [*old.variables, old.inputs[0]], "; ".join([*lines, f"{old.inputs[0]} = moved"]))
-    return replace(call, args=(xs[1:], (*vs, xs[0])), attrs={**call.attrs, "rule": told})
+    lines, gradient = told(old), old.inputs[0]
+    body = rule(old.inputs[1:], [*old.variables, gradient], "; ".join([*lines, f"{gradient} = moved"]))
+    return replace(call, args=(xs[1:], (*vs, xs[0])), attrs={**call.attrs, "rule": body})
 
 
 __all__ = ["NetSolver"]

@@ -91,7 +91,7 @@ def write(solver: Solver) -> tuple[str, str]:
 
 
 def _gradients(solver: Solver) -> dict[Any, np.ndarray[Any, Any]]:
-    """The gradients of the last iteration by the tensor of their parameter, if the solver saves them."""
+    """What the last update subtracted, by the tensor of the parameter, if the solver saves that."""
     if not solver.message.snapshot_diff:
         return {}
     session, found = solver.runners[0].session, {}

@@ -15,7 +15,7 @@ from .loss_scale import LossScale
 from .program import Program, Recorder
 from .runner import kept
 from .types import Spec, Tensor
-from .updates import METHODS, is_trusted, moves_without_gradient, trust_ratio, update_rule
+from .updates import METHODS, is_trusted, moves_without_gradient, told, trust_ratio, update_rule
 
 _FIRST = rule(["g", "first"], ["total"], "total = where(first, 0, total) + g")
 
@@ -26,7 +26,7 @@ class Training:
 
     step       forward and backward; with iter_size 1 the update too
     update     the update alone where gradients add up over iter_size passes, else None
-    saved      with snapshot_diff: the gradient of every parameter that has one, readable after an iteration
+    saved      with snapshot_diff: by parameter what the last update subtracted, which Caffe leaves in its diff
     history    of every parameter the solver trains: the tensors it carries, in the order of a solver state
     """
 
@@ -79,13 +79,9 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
         names = METHODS[solver.type].history
         result.history[parameter] = [Tensor(f"{parameter.key}.{name}", parameter.spec, "history") for name in names]
     start = len(recorder.calls)
-    if solver.snapshot_diff:
-        keeps.update(gradients.values())
     if solver.iter_size > 1:
         gradients = _accumulate(recorder, gradients, result)
         start = len(recorder.calls)
-    if solver.snapshot_diff:
-        result.saved = {trained[parameter]: gradient for parameter, gradient in gradients.items()}
     record_update(recorder, gradients, result, solver)
     calls = tuple(recorder.calls)
     feeds = recording.feeds
@@ -145,12 +141,17 @@ def record_update(
         variables = [tensor, *result.history[parameter]]
         gradient = gradients.get(parameter)
         body = update_rule(solver, parameter.lr_mult, parameter.decay_mult, gradient is not None)
+        moves = gradient is not None or moves_without_gradient(solver, parameter.lr_mult, parameter.decay_mult)
+        if solver.snapshot_diff and moves and tensor not in result.saved:
+            result.saved[tensor] = Tensor(f"{parameter.key}.moved", tensor.spec, "control")
+            variables.append(result.saved[tensor])
+            body = rule(body.inputs, [*body.variables, "last"], "; ".join([*told(body), "last = moved"]))
         if gradient is not None:
             inputs = [gradient, result.lr, scale, *corrections]
             if is_trusted(solver, parameter.decay_mult):
                 inputs.append(_trust(recorder, gradient, tensor, scale, trust_ratio(solver, parameter.decay_mult)))
             recorder.update([*inputs, *finite], variables, rule=scaling.guarded(body) if scaling else body)
-        elif moves_without_gradient(solver, parameter.lr_mult, parameter.decay_mult):
+        elif moves:
             recorder.update(
                 [result.lr, *corrections, *finite], variables, rule=scaling.guarded(body) if scaling else body
             )

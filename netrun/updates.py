@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from .config import schema
 from .config.source import Source
-from .errors import ConfigError, Problem, Where, nearest
-from .expression import Rule, rule
+from .errors import ConfigError, Problem, UsageError, Where, nearest
+from .expression import Apply, Rule, Var, parse, rule, text_of
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,24 @@ def update_rule(solver: schema.SolverParameter, lr_mult: float, decay_mult: floa
     values = {name: repr(getattr(solver, name)) for name in ("momentum", "momentum2", "delta", "rms_decay")}
     lines.append(method.body.format(**values))
     return rule(inputs, ["w", *method.history], ";".join(lines))
+
+
+def told(body: Rule) -> list[str]:
+    """The assignments of an update rule, in which ``moved`` is what they subtract from ``w``.
+
+    Raises:
+        UsageError: the rule does something else with ``w``.
+    """
+    lines = []
+    for name, text in body.body:
+        tree = parse(text)
+        if name == "w" and isinstance(tree, Apply) and tree.op == "sub" and tree.args[0] == Var("w"):
+            lines += [f"moved = {text_of(tree.args[1])}", "w = w - moved"]
+        else:
+            lines.append(f"{name} = {text}")
+    if "w = w - moved" not in lines:
+        raise UsageError(f"the solver's rule does not say what it subtracts: {body}")
+    return lines
 
 
 def moves_without_gradient(solver: schema.SolverParameter, lr_mult: float, decay_mult: float) -> bool:
