@@ -46,7 +46,11 @@ class Form:
     parts: dict[tuple[bool, int, int], Callable[[], None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        nodes = self.whole.recording.graph.nodes
+        graph, clock = self.whole.recording.graph, self.whole.recording.clock
+        nodes, calls = graph.nodes, self.session.program.calls
+        self.loose, self.varying = graph.loose, bool(graph.varying)
+        self.clocked = self.loose or any(t.root is clock for call in calls for t in call.tensors())
+        """Whether anything in the net depends on the number of the pass."""
         self.fed = [(i, n) for i, n in enumerate(nodes) if n.layer.fed and n.layer.type != "Input"]
 
 
@@ -184,7 +188,7 @@ class Engine:
                 root = self.now.session.owner(found)
                 self._away.add(root.name)
                 return Tensor(root.name, Spec(asked, found.dtype), root.kind)
-            if not self.graph.loose:
+            if not self.now.loose:
                 return found
             shape = self.now.session.resolve(whole.data[name]).shape
             found = self.now.session.resolve(found)
@@ -256,10 +260,11 @@ class Engine:
         form = self.now
         if form.fed:
             self._feed(low, high, given)
-        form.session.write(form.whole.recording.clock, np.int64(self.forwards if clock is None else clock))
+        if form.clocked:
+            form.session.write(form.whole.recording.clock, np.int64(self.forwards if clock is None else clock))
         self.forwards += low == 0
         self._run(form, False, low, high)
-        if self.graph.loose:
+        if form.loose:
             for tensor, weight in form.whole.weights():  # perhaps of another shape now
                 seed = form.session.resolve(tensor)
                 form.session.write(seed, np.full(seed.shape, weight))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from ..errors import DataError, NetrunError, UsageError
@@ -39,21 +37,21 @@ class MemoryDataWantedError(UsageError, RuntimeError):
     """Arrays can only be handed over, as float32, to a net that begins with a MemoryData layer."""
 
 
-@contextlib.contextmanager
-def their_own() -> Iterator[None]:
+class their_own:  # noqa: N801 - a class, for a generator takes longer than all else here
     """What a user's layer raises comes out as it is, with the traceback to the user's file."""
-    try:
-        yield
-    except NetrunError as error:
-        cause, theirs = error.__cause__, False
-        if isinstance(cause, Exception) and not isinstance(cause, NetrunError):
-            trace = cause.__traceback__
-            while trace is not None:
-                theirs = theirs or trace.tb_frame.f_code is UserLayer.call.__code__
-                trace = trace.tb_next
-        if not theirs or cause is None:
-            raise
-        raise cause from None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        cause = error.__cause__ if isinstance(error, NetrunError) else None
+        if not isinstance(cause, Exception) or isinstance(cause, NetrunError):
+            return
+        at = cause.__traceback__
+        while at is not None:
+            if at.tb_frame.f_code is UserLayer.call.__code__:
+                raise cause from None
+            at = at.tb_next
 
 
 def existing(path: Any) -> str:

@@ -244,7 +244,7 @@ class Net(Batches):
                     _tell(first, i)
                     self._engine.forward(i, i, clock=clock)
                     _tell(after, i)
-        if self.graph.varying:
+        if self._engine.now.varying:
             self._bind_users()
         return self._engine.loss(start, end) if self.recording.loss is not None else 0.0
 
@@ -260,7 +260,7 @@ class Net(Batches):
                     _tell(first, i)
                     self._engine.backward(i, i)
                     _tell(after, i)
-        if self.graph.varying:
+        if self._engine.now.varying:
             self._bind_users()
 
     def run_forward(self) -> None:

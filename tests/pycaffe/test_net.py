@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
+import os
+import pickle
+import subprocess
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -15,6 +20,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
+import netrun
 import netrun.pycaffe as caffe
 from netrun.errors import NetrunError
 
@@ -317,6 +323,75 @@ def test_wrong_use_is_told(net: Any, simple: str, write: Write, tmp_path: Path) 
     net.forward()
 
 
+def test_odd_values_and_arguments_are_told(net: Any, write: Write) -> None:
+    """Whatever a script hands over, the error is netrun's, of the kind that scripts catch; the net goes on."""
+    deploy = caffe.Net(write(DEPLOY), caffe.TEST)
+    file = write(DEPLOY)
+    shape = (4, 3, 6, 6)
+    ones = np.ones(shape, np.float32)
+    wanted = deploy.forward(data=ones)["sum"].copy()
+    cases: list[tuple[type[Exception], str, Callable[[], Any]]] = [
+        (TypeError, "complex128", lambda: deploy.forward(data=ones.astype(complex))),
+        (TypeError, "datetime64", lambda: deploy.forward(data=np.zeros(shape, "datetime64[s]"))),
+        (TypeError, "takes numbers", lambda: deploy.forward(data=np.zeros(shape, [("a", "f4")]))),
+        (TypeError, "different lengths", lambda: deploy.forward(data=[[1, 2], [3]])),
+        (TypeError, "takes numbers", lambda: deploy.forward(data=np.full(shape, object()))),
+        (ValueError, "batch sized", lambda: deploy.forward(data=np.float32(3))),
+        (ValueError, "batch sized", lambda: deploy.forward(data=None)),
+        (ValueError, 'no layer "3"', lambda: deploy.forward(start=3)),
+        (KeyError, 'no blob "0"', lambda: deploy.blobs[0]),
+        (TypeError, "name of a file", lambda: caffe.Net(3, caffe.TEST)),
+        (TypeError, "level", lambda: caffe.Net(file, caffe.TEST, level="a")),
+        (TypeError, "stages", lambda: caffe.Net(file, caffe.TEST, stages=3)),
+        (TypeError, "name of a file", lambda: deploy.save(None)),
+        (TypeError, "wants a net", lambda: deploy.share_with(3)),
+        (TypeError, "whole numbers", lambda: deploy.blobs["data"].reshape(2.5, 3)),
+        (TypeError, "wants a function", lambda: deploy.before_forward(3)),
+        (TypeError, "seed", lambda: caffe.set_random_seed("a")),
+        (TypeError, "GPU", lambda: caffe.set_device("a")),
+        (TypeError, "name of a file", lambda: caffe.get_solver(3)),
+        (ValueError, "one number", lambda: deploy.forward_all(data=3)),
+        (ValueError, "resize_image", lambda: caffe.io.resize_image(np.zeros((3, 3)), (5, 5))),
+        (ValueError, "resize_image", lambda: caffe.io.resize_image(np.zeros((3, 3, 3)), (0, 5))),
+        (ValueError, "oversample", lambda: caffe.io.oversample([], (9, 9))),
+        (OSError, "written", lambda: caffe.draw.draw_net_to_file(caffe.NetSpec().to_proto(), "/nowhere/a.svg")),
+        (TypeError, "pickled", lambda: pickle.dumps(deploy)),
+        (TypeError, "pickled", lambda: copy.deepcopy(deploy.blobs["data"])),
+    ]
+    for kind, text, act in cases:
+        with pytest.raises(kind, match=text) as caught:
+            act()
+        assert isinstance(caught.value, NetrunError), text
+    np.testing.assert_array_equal(deploy.forward(data=ones)["sum"], wanted)
+    assert deploy.forward(blobs="conv", data=ones.tolist()).keys() == {"sum", "conv"}
+    assert deploy.forward(start="sum", end="conv").keys() == {"conv"}  # nothing runs, as in pycaffe
+
+
+MEMORY = """layer { name: "m" type: "MemoryData" top: "data" top: "label"
+  memory_data_param { batch_size: 2 channels: 1 height: 2 width: 2 } }"""
+
+
+@pytest.mark.parametrize(
+    ("data", "labels"),
+    [((4, 2, 2), 4), ((4, 2, 2, 2), 4), ((4, 1, 3, 2), 4), ((4, 1, 2, 2), 6), ((3, 1, 2, 2), 3)],
+)
+def test_arrays_that_do_not_fit_are_runtime_errors(write: Write, data: Any, labels: int) -> None:
+    net = caffe.Net(write(MEMORY), caffe.TEST)
+    with pytest.raises(RuntimeError) as caught:
+        net.set_input_arrays(np.zeros(data, np.float32), np.zeros(labels, np.float32))
+    assert isinstance(caught.value, NetrunError)
+    net.set_input_arrays(np.ones((2, 1, 2, 2), np.float32), np.zeros((2, 1, 1, 1), np.float32))
+    assert net.forward()["data"].all()
+
+
+def test_the_binding_costs_little() -> None:
+    """LeNet at batch 1 takes at most 1.5 times as long as in the bare session that keeps only its outputs."""
+    program = Path(__file__).with_name("overhead.py")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    found = subprocess.run([sys.executable, program], env=env, capture_output=True, text=True, check=True).stdout
+    assert float(found.split()[0]) < 1.5, found
+
+
 def test_threads_do_not_share_a_mode(simple: str) -> None:
     found: dict[str, Any] = {}
 
@@ -336,6 +411,42 @@ def test_threads_do_not_share_a_mode(simple: str) -> None:
     assert found["cpu"] == "cpu"
     assert "cuda" in found["gpu"]
     assert caffe.Net(simple, caffe.TEST).device.name == "cpu"
+
+
+def test_nets_on_different_devices_at_once_and_one_net_in_many_threads(write: Write) -> None:
+    file, data = write(DEPLOY), np.random.default_rng(3).random((4, 3, 6, 6), np.float32)
+    one = caffe.Net(file, caffe.TEST)
+    one.save(f"{file}.caffemodel")
+    wanted = one.forward(data=data)["sum"].copy()
+    wrong: list[Any] = []
+
+    def own_net(device: str) -> None:
+        try:
+            net = netrun.Net(file, weights=f"{file}.caffemodel", device=device)
+            for i in range(10):
+                net.reshape(data=(1 + i % 3, 3, 6, 6))
+                net.reshape(data=(4, 3, 6, 6))
+                np.testing.assert_allclose(net.forward(data=data)["sum"], wanted, 1e-5, 1e-5)
+                net.backward(sum=np.ones(4))
+        except Exception as error:
+            wrong.append((device, error))
+
+    def same_net() -> None:
+        try:
+            for _ in range(50):
+                one.forward(data=data)
+                one.blobs["conv"].data.sum()
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=own_net, args=(device,)) for device in ("cpu", "reference", "cpu", "reference")]
+    threads += [threading.Thread(target=same_net) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    np.testing.assert_array_equal(one.forward(data=data)["sum"], wanted)
 
 
 def test_nets_run_in_several_threads(write: Write) -> None:
