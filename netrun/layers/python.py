@@ -133,8 +133,21 @@ class Python(UserLayer):
         self.user.blobs.bind([PythonBlob.over(x) for x in xs[count:]])
         self.call("forward", bottoms, tops)
         if any(top.shape != y.shape for top, y in zip(tops, ys, strict=True)):
+            if self.context.inside:
+                self._refuse_shapes([top.shape for top in tops])
             self._carried.made = [np.array(top.data) for top in tops]
             raise Reshaped([top.shape for top in tops])
+
+    def _reshape_inside(self, xs: Sequence[Array]) -> None:
+        """``reshape`` before a forward in the body of another layer: the shapes stay."""
+        tops = [PythonBlob(shape, self.context.dtype) for shape in self._shapes]
+        self._reshape([PythonBlob.over(x) for x in xs], tops)
+        if [top.shape for top in tops] != [tuple(shape) for shape in self._shapes]:
+            self._refuse_shapes([top.shape for top in tops])
+
+    def _refuse_shapes(self, shapes: Sequence[Shape]) -> None:
+        got, had = (", ".join(" ".join(map(str, s)) for s in some) for some in (shapes, self._shapes))
+        self.fail(f"gives its tops the shapes {got}, and had {had}: inside another layer they are fixed")
 
     def _backward(self, wanted: tuple[bool, ...]) -> HostStep:
         count, inputs = len(self.bottom_specs), len(wanted)

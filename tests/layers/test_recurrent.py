@@ -395,6 +395,32 @@ def test_refused_with_a_place(what: str) -> None:
     assert problem.where.column > 0
 
 
+def test_a_python_layer_is_a_step_too() -> None:
+    affine = 'python_param { module: "cases.python_layers" layer: "Affine" param_str: "1.5" }'
+    tanh = layer("new", "TanH", "sum", "new")
+    before = layer("p", "Python", "x", "p", affine) + layer("add", "Eltwise", "p h", "sum") + tanh
+    behind = layer("add", "Eltwise", "x h", "sum") + tanh + layer("p", "Python", "new", "out", affine)
+    state = f'state {{ name: "h" next: "%s" dim: {INPUTS} }}'
+    loop = recurrent("x", "new", before, state % "new")
+    after = recurrent("x", "new", behind, state % "out")
+    rng = np.random.default_rng(14)
+    x, _ = drawn(rng)
+    with opened(inputs(x=x.shape) + loop) as one, opened(inputs(x=x.shape) + after) as two:
+        for net in (one, two):
+            for blob in net.params["r"]:
+                blob.data[...] = rng.normal(size=blob.shape)
+            y = net.forward(x=x)["new"]
+            seed = rng.normal(size=y.shape)
+            net.clear_param_diffs()
+            net.backward(new=seed)
+            slope = np.array(net.params["r"][0].diff)
+            ends = []
+            for sign in (1, -1):
+                net.params["r"][0].data[...] += sign * (1e-6 if sign > 0 else 2e-6)
+                ends.append(float((net.forward(x=x)["new"] * seed).sum()))
+            assert float(slope.sum()) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5)
+
+
 LSTM_LINES = """
 layer { name: "lstm" type: "Expr" bottom: "x" bottom: "h" bottom: "c" top: "h_new" top: "c_new" expr_param {
   weight { name: "W" shape { dim: 28 dim: 4 } } weight { name: "b" shape { dim: 28 } }
