@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from ..device import Device
 from ..kernels import IN_PLACE
 from ..program import Call, Program
@@ -66,22 +69,28 @@ def plan(program: Program, device: Device | None = None) -> Plan:
     slots = _slots(program, held, device)
     result = Plan(held=sum(aligned(size_of(t.spec, device)) for t in held))
     result.naive = sum(aligned(size_of(t.spec, device)) for slot in slots for t in slot.tensors)
-    placed: list[tuple[int, int, _Slot]] = []  # (offset, end, slot) in order of offset
-    for slot in sorted(slots, key=lambda s: (-s.nbytes, s.first)):
-        offset = 0
-        for begin, end, other in placed:
-            if other.last < slot.first or other.first > slot.last:
-                continue
-            if offset + slot.nbytes <= begin:
-                break
-            offset = max(offset, end)
-        placed.append((offset, offset + slot.nbytes, slot))
-        placed.sort(key=lambda p: p[0])
+    taken = np.empty((4, len(slots)), np.int64)  # first and last call, offset and end of every slot that has its place
+    for count, slot in enumerate(sorted(slots, key=lambda s: (-s.nbytes, s.first))):
+        offset = _lowest(taken[:, :count], slot)
+        taken[:, count] = slot.first, slot.last, offset, offset + slot.nbytes
         result.offsets.update(dict.fromkeys(slot.tensors, offset))
         result.arena = max(result.arena, offset + slot.nbytes)
     if device is not None:
         result.scratch = max((device.workspace(call) for call in program.calls), default=0)
     return result
+
+
+def _lowest(taken: npt.NDArray[np.int64], slot: _Slot) -> int:
+    """The lowest offset at which the slot overlaps nothing that lives when it does."""
+    first, last, begin, end = taken
+    live = np.flatnonzero((last >= slot.first) & (first <= slot.last))
+    if not live.size:
+        return 0
+    order = live[np.argsort(begin[live], kind="stable")]
+    filled = np.maximum.accumulate(end[order])
+    free = np.concatenate([[0], filled[:-1]])
+    gaps = np.flatnonzero(begin[order] - free >= slot.nbytes)
+    return int(free[gaps[0]] if gaps.size else filled[-1])
 
 
 def _slots(program: Program, held: set[Tensor], device: Device | None) -> list[_Slot]:
