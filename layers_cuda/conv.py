@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from netrun.errors import DeviceError
 from netrun.program import Call
 from netrun.types import Shape, Spec, Window, itemsize
 
@@ -27,7 +28,10 @@ _LINE = 256
 
 @dataclass(frozen=True)
 class Case:
-    """One of the three kernels on tensors: x N C S, w K C/groups kernel, y N K S'. ``bias`` is its shape, if any."""
+    """One of the three kernels on tensors: x N C S, w K C/groups kernel, y N K S'.
+
+    ``last``: their channels lie innermost in memory.
+    """
 
     kind: str
     x: Shape
@@ -40,6 +44,7 @@ class Case:
     relu: bool = False
     precision: Precision = PRECISIONS["FP32"]
     deterministic: bool = False
+    last: bool = False
 
     @staticmethod
     def of(call: Call) -> Case:
@@ -54,12 +59,13 @@ class Case:
             w, y, x = args
         else:
             x, y, w = args
-        shapes = [tuple(t.shape) for t in (x, w, y)]
+        last = bool(call.attrs.get("last"))
+        shapes = [(t.shape[0], t.shape[-1], *t.shape[1:-1]) if last else tuple(t.shape) for t in (x, w, y)]
         if window.rank == 0:
             shapes, window = [(*s, 1) for s in shapes], Window((1,))
         allowed = precision_of(call), bool(call.attrs.get("deterministic"))
         return Case(
-            _KINDS[call.op.name], shapes[0], shapes[1], shapes[2], y.dtype, window, groups, bias, relu, *allowed
+            _KINDS[call.op.name], shapes[0], shapes[1], shapes[2], y.dtype, window, groups, bias, relu, *allowed, last
         )
 
     @property
@@ -90,7 +96,7 @@ class Case:
             self.kind, storage or self.dtype, x, k, y,
             ones + w.stride, zeros + w.pad, zeros + w.pad_end, ones + w.dilation,
             tensor=self.precision.tensor, deterministic=self.deterministic,
-            bias=self.bias and not storage, relu=self.relu and not storage,
+            bias=self.bias and not storage, relu=self.relu and not storage, last=self.last,
         )  # fmt: skip
 
 
@@ -109,6 +115,12 @@ def _plan(device: Cuda, case: Case) -> Plan | None:
         if plan is not None:
             return plan
     return None
+
+
+def has_plan(device: Cuda, call: Call) -> bool:
+    """Whether cuDNN runs a convolution as it stands."""
+    case = Case.of(call)
+    return not case.empty and case.window.rank >= 2 and _plan(device, case) is not None
 
 
 def _sizes(case: Case, plan: Plan | None) -> list[int]:
@@ -143,7 +155,8 @@ def conv(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     case = Case.of(call)
     plan = _plan(device, case)
     fused = plan.problem if plan is not None else None
-    bias = b if b is None or (fused and fused.bias) else b.reshape(-1, *(1,) * (y.ndim - 2))
+    wide = () if case.last else (1,) * (y.ndim - 2)
+    bias = b if b is None or (fused and fused.bias) else b.reshape(-1, *wide)
     bias_left, relu_left = b is not None and not (fused and fused.bias), case.relu and not (fused and fused.relu)
     steps = [_product(device, call, case, plan, (x, w, y), bias if b is not None and not bias_left else None, scratch)]
     expr = "a + b" if bias_left else "a"
@@ -177,6 +190,8 @@ def _product(
     if case.empty:
         return device.launcher.zero(result) if result.size else nothing
     areas = _carve(scratch, _sizes(case, plan))
+    if plan is None and case.last:
+        raise DeviceError("cuDNN has no plan for it with channels last")
     if plan is None:
         shaped = [a.reshape(s) for a, s in zip(arrays, (case.x, case.w, case.y), strict=True)]
         return _by_columns(device, call, case, shaped, areas[0])

@@ -71,6 +71,7 @@ class Problem:
         tensor: float32 may use tensor cores (TF32).
         add: add to what the result holds instead of replacing it.
         bias, relu: only with fprop: y = relu(conv + bias).
+        last: in memory the channels of all three lie innermost.
     """
 
     kind: str
@@ -87,6 +88,7 @@ class Problem:
     add: bool = False
     bias: bool = False
     relu: bool = False
+    last: bool = False
 
 
 @dataclass
@@ -284,27 +286,29 @@ class Dnn:
         conv.set(106, INT64, len(p.pad)).set(105, INT64, *p.pad).set(104, INT64, *p.pad_end)
         conv.set(103, INT64, *p.stride).set(102, INT64, *p.dilation).done()
         stages = [stage for stage, wanted in ((_ADD, p.bias), (_RELU, p.relu)) if wanted]
-        values = [self._tensor(10 + i, p.y, inner, True) for i in range(len(stages))]
-        values.append(self._tensor(OUTPUT, p.y, p.dtype))
+        values = [self._tensor(10 + i, p.y, inner, True, p.last) for i in range(len(stages))]
+        values.append(self._tensor(OUTPUT, p.y, p.dtype, last=p.last))
         kind, image, filters, output, convolution, alpha, beta = _OPERATIONS[p.kind]
         first = Descriptor(self.library, kind).set(convolution, DESCRIPTOR, conv).set(output, DESCRIPTOR, values[0])
-        first.set(image, DESCRIPTOR, self._tensor(IMAGE, p.x, p.dtype))
-        first.set(filters, DESCRIPTOR, self._tensor(FILTER, p.w, p.dtype))
+        first.set(image, DESCRIPTOR, self._tensor(IMAGE, p.x, p.dtype, last=p.last))
+        first.set(filters, DESCRIPTOR, self._tensor(FILTER, p.w, p.dtype, last=p.last))
         operations = [first.set(alpha, DOUBLE, 1.0).set(beta, DOUBLE, float(p.add)).done()]
         for i, stage in enumerate(stages):
             mode = Descriptor(self.library, POINTWISE).set(0, POINTWISE_MODE, stage).set(1, DATA_TYPE, compute).done()
             operation = Descriptor(self.library, OP_POINTWISE).set(750, DESCRIPTOR, mode)
             operation.set(751, DESCRIPTOR, values[i]).set(753, DESCRIPTOR, values[i + 1])
             if stage == _ADD:
-                bias = self._tensor(BIAS, (1, p.y[1], *(1 for _ in p.pad)), p.dtype)
+                bias = self._tensor(BIAS, (1, p.y[1], *(1 for _ in p.pad)), p.dtype, last=p.last)
                 operation.set(752, DESCRIPTOR, bias)
             operations.append(operation.done())
         return operations
 
-    def _tensor(self, number: int, shape: Shape, dtype: str, inside: bool = False) -> Descriptor:
-        strides = [1] * len(shape)
-        for i in range(len(shape) - 1, 0, -1):
-            strides[i - 1] = strides[i] * shape[i]
+    def _tensor(self, number: int, shape: Shape, dtype: str, inside: bool = False, last: bool = False) -> Descriptor:
+        order = [0, *range(2, len(shape)), 1] if last else list(range(len(shape)))  # outermost axis first
+        strides, apart = [1] * len(shape), 1
+        for i in reversed(order):
+            strides[i] = apart
+            apart *= shape[i]
         tensor = Descriptor(self.library, TENSOR).set(906, INT64, number).set(901, DATA_TYPE, TYPES[dtype])
         tensor.set(900, INT64, 16).set(902, INT64, *shape).set(903, INT64, *strides)
         return (tensor.set(907, BOOLEAN, True) if inside else tensor).done()

@@ -26,6 +26,8 @@ CHUNK = 32
 def _lrn(device: Cuda, name: str, call: Call, tensors: Sequence[Any], *last: float) -> Step:
     x = tensors[0]
     images, channels, inner = x.shape[0], x.shape[1], int(np.prod(x.shape[2:], dtype=np.int64))
+    if call.attrs.get("last"):
+        images, channels, inner = int(np.prod(x.shape[:-1], dtype=np.int64)), x.shape[-1], 1
     size, beta = call.attrs["size"], call.attrs["beta"]
     quarters = int(beta * 4) if beta in (0.5, 0.75, 1.0) else 0
     kernel = Kernel("lrn", name, (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
 def _step(device: Cuda, name: str, call: Call, tensors: Sequence[Any], x: Any, y: Any, over: Any) -> Step:
     """One thread an element of ``over``; x is the side of the inputs, y that of the windows."""
-    count = max(x.size, y.size)
-    kernel = Kernel("pool", name, (*type_defines(x.dtype.name, count), *window_defines(call.attrs["window"])))
-    values = [*tensors, *indices(count, [over.size]), *sizes(x.shape[2:], y.shape[2:])]
+    count, last = max(x.size, y.size), bool(call.attrs.get("last"))
+    told = (("LAST", "1"),) if last else ()
+    kernel = Kernel("pool", name, (*type_defines(x.dtype.name, count), *window_defines(call.attrs["window"]), *told))
+    numbers = [over.size, x.shape[-1]] if last else [over.size]
+    values = [*tensors, *indices(count, numbers), *sizes(_space(x.shape, last), _space(y.shape, last))]
     return device.launcher.step(kernel, device.launcher.blocks(over.size), BLOCK, values)
 
 
@@ -37,18 +40,31 @@ def pool_max_grad(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -
     return _step(device, "pool_max_grad", call, args, dx, dy, dx)
 
 
+def _space(shape: Shape, last: bool) -> Shape:
+    """The spatial axes of N C S, or of N S C."""
+    return tuple(shape[1:-1] if last else shape[2:])
+
+
 def _whole(window: Window, inputs: Shape, outputs: Shape) -> bool:
     """Whether there is one window and it is the whole plane: then no thread walks over a plane alone."""
     plain = set(window.pad) <= {0} and set(window.dilation) <= {1}
     return plain and window.kernel == inputs and set(outputs) <= {1}
 
 
+def _flat(x: Shape, y: Shape, last: bool) -> Shape:
+    """The shape under which a mean over whole planes is one over the second axis."""
+    planes = math.prod(y)
+    return (x[0], math.prod(x) // max(planes, 1), x[-1]) if last else (planes, math.prod(x) // max(planes, 1))
+
+
 def pool_avg(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     """Kernels.pool_avg, bound."""
     x, y = args
-    if _whole(call.attrs["window"], x.shape[2:], y.shape[2:]) and x.size:
-        flat = x.reshape(y.size, x.size // y.size)
-        return reduction(device, [flat], y.reshape(y.size), f"a / {flat.shape[1]}", "sum", (1,), scratch)
+    last = bool(call.attrs.get("last"))
+    if _whole(call.attrs["window"], _space(x.shape, last), _space(y.shape, last)) and x.size:
+        flat = x.reshape(*_flat(x.shape, y.shape, last))
+        result = y.reshape(y.shape[0], y.shape[-1]) if last else y.reshape(y.size)
+        return reduction(device, [flat], result, f"a / {flat.shape[1]}", "sum", (1,), scratch)
     return _step(device, f"pool_avg_{call.attrs['count']}", call, args, x, y, y)
 
 
@@ -67,9 +83,10 @@ def pool_random(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> 
 def workspace(device: Cuda, call: Call) -> int:
     """Bytes of the partial results of a mean over whole planes."""
     x, y = call.tensors()
-    if not x.spec.count or not _whole(call.attrs["window"], x.shape[2:], y.shape[2:]):
+    last = bool(call.attrs.get("last"))
+    if not x.spec.count or not _whole(call.attrs["window"], _space(x.shape, last), _space(y.shape, last)):
         return 0
-    return scratch_bytes(device, [(y.spec.count, x.spec.count // y.spec.count)], (1,))
+    return scratch_bytes(device, [_flat(x.shape, y.shape, last)], (1,))
 
 
 BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {

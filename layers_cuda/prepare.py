@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from netrun.program import Call, Program
 from netrun.storage import narrowed
 from netrun.types import PERSISTENT, Tensor
 
+from .layout import channels_last
 from .precision import precision as precision_named
 
 RELU = parse("relu(a, 0)")
@@ -18,9 +20,15 @@ RELU = parse("relu(a, 0)")
 CONVOLUTIONS = frozenset({"conv", "conv_grad_x", "conv_grad_w"})
 
 
-def prepare(program: Program) -> Program:
-    """The program as a GPU runs it: fused, and with its numerics in its calls and tensors."""
-    return narrowed(_marked(_fused(program)))
+def prepare(program: Program, has_plan: Callable[[Call], bool] = lambda call: False) -> Program:
+    """The program as a GPU runs it: fused, with its numerics in its calls and tensors, and with channels last where
+    tensor cores multiply.
+
+    Args:
+        has_plan: whether the device runs a convolution with the attribute ``last``.
+    """
+    made = _marked(_fused(program))
+    return made if program.numerics.precision == "FP32" else narrowed(channels_last(made, has_plan))
 
 
 def _marked(program: Program) -> Program:

@@ -1,23 +1,48 @@
-// Pooling over the planes of N C S. One thread an output (gradients: an input); no atomics, so the same bits each time.
+// Pooling over the planes of N C S; with LAST of N S C. One thread an output (gradients: an input); no atomics, so the
+// same bits each time.
 #include "common.cuh"
 #include "window.cuh"
+
+// A thread's element `own` of its plane, and where that plane begins in the tensor it numbers (near, of near_plane
+// elements) and in the other one (far); neighbours within a plane lie STEP apart.
+#ifdef LAST
+#define COUNT const I count, const I channels
+#define STEP channels
+#define LOCATE(near_plane, far_plane)                                             \
+  const I row = quotient(i, channels), channel = i - row * channels;              \
+  const I image = quotient(row, (I)(near_plane));                                 \
+  const int own = (int)(row - image * (near_plane));                              \
+  const I far = image * (far_plane) * channels + channel;
+#else
+#define COUNT const I count
+#define STEP 1
+#define LOCATE(near_plane, far_plane)                                             \
+  const I plane = quotient(i, (I)(near_plane));                                   \
+  const int own = (int)(i - plane * (near_plane));                                \
+  const I far = plane * (far_plane);
+#endif
+#ifdef LAST
+#define PASSED count, channels
+#else
+#define PASSED count
+#endif
 
 #define SIZES                              \
   const Place inputs = {SPACE(WINDOW_INPUT)}, outputs = {SPACE(WINDOW_OUTPUT)}; \
   const int input_plane = plane_of(inputs), output_plane = plane_of(outputs);
 
 extern "C" __global__ void pool_max(const T *__restrict__ x, T *__restrict__ y, int *__restrict__ index,
-                                    const I count SPACE(WINDOW_PARAMETER)) {
+                                    COUNT SPACE(WINDOW_PARAMETER)) {
   SIZES
   EACH(i, count) {
-    const I plane = quotient(i, (I)output_plane);
-    const T *of = x + plane * input_plane;
+    LOCATE(output_plane, input_plane)
+    const T *of = x + far;
     Place o;
-    unravel((int)(i - plane * output_plane), outputs, o);
+    unravel(own, outputs, o);
     R best = -largest((T)0);
     int at = -1;
     auto meet = [&](int position, int) {
-      const R value = to<R>(of[position]);
+      const R value = to<R>(of[(I)position * STEP]);
       const bool fresh = at < 0;
       if (fresh || value > best) at = position;
       if (fresh || !(best >= value || best != best)) best = value;  // NaN comes through
@@ -29,17 +54,16 @@ extern "C" __global__ void pool_max(const T *__restrict__ x, T *__restrict__ y, 
 }
 
 extern "C" __global__ void pool_max_grad(const int *__restrict__ index, const T *__restrict__ dy, T *__restrict__ dx,
-                                         const I count SPACE(WINDOW_PARAMETER)) {
+                                         COUNT SPACE(WINDOW_PARAMETER)) {
   SIZES
   EACH(i, count) {
-    const I plane = quotient(i, (I)input_plane);
-    const int own = (int)(i - plane * input_plane);
-    const I base = plane * output_plane;
+    LOCATE(input_plane, output_plane)
     Place p, o;
     unravel(own, inputs, p);
     R sum = 0;
     auto meet = [&](int output, int, const Place &) {
-      if (index[base + output] == own) sum += to<R>(dy[base + output]);
+      const I at = far + (I)output * STEP;
+      if (index[at] == own) sum += to<R>(dy[at]);
     };
     outputs_of<0>(p, outputs, 0, 0, o, meet);
     dx[i] = to<T>(sum);
@@ -73,65 +97,65 @@ __device__ inline R divisor_of(const Place &o, const Place &inputs, Inside) {
 }
 
 template <class C>
-__device__ inline void average(const T *x, T *y, I count, const Place &inputs, const Place &outputs, C counting) {
+__device__ inline void average(const T *x, T *y, COUNT, const Place &inputs, const Place &outputs, C counting) {
   const int input_plane = plane_of(inputs), output_plane = plane_of(outputs);
   EACH(i, count) {
-    const I plane = quotient(i, (I)output_plane);
-    const T *of = x + plane * input_plane;
+    LOCATE(output_plane, input_plane)
+    const T *of = x + far;
     Place o;
-    unravel((int)(i - plane * output_plane), outputs, o);
+    unravel(own, outputs, o);
     R sum = 0;
-    auto meet = [&](int position, int) { sum += to<R>(of[position]); };
+    auto meet = [&](int position, int) { sum += to<R>(of[(I)position * STEP]); };
     inputs_of<0>(o, inputs, 0, 0, meet);
     y[i] = to<T>(sum / divisor_of(o, inputs, counting));
   }
 }
 
 template <class C>
-__device__ inline void spread(const T *dy, T *dx, I count, const Place &inputs, const Place &outputs, C counting) {
+__device__ inline void spread(const T *dy, T *dx, COUNT, const Place &inputs, const Place &outputs, C counting) {
   const int input_plane = plane_of(inputs), output_plane = plane_of(outputs);
   EACH(i, count) {
-    const I plane = quotient(i, (I)input_plane);
-    const T *of = dy + plane * output_plane;
+    LOCATE(input_plane, output_plane)
+    const T *of = dy + far;
     Place p, at;
-    unravel((int)(i - plane * input_plane), inputs, p);
+    unravel(own, inputs, p);
     R sum = 0;
-    auto meet = [&](int output, int, const Place &o) { sum += to<R>(of[output]) / divisor_of(o, inputs, counting); };
+    auto meet = [&](int output, int, const Place &o) { sum += to<R>(of[(I)output * STEP]) / divisor_of(o, inputs, counting); };
     outputs_of<0>(p, outputs, 0, 0, at, meet);
     dx[i] = to<T>(sum);
   }
 }
 
-extern "C" __global__ void pool_avg_padded(const T *x, T *y, const I count SPACE(WINDOW_PARAMETER)) {
-  average(x, y, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Padded());
+extern "C" __global__ void pool_avg_padded(const T *x, T *y, COUNT SPACE(WINDOW_PARAMETER)) {
+  average(x, y, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Padded());
 }
-extern "C" __global__ void pool_avg_inside(const T *x, T *y, const I count SPACE(WINDOW_PARAMETER)) {
-  average(x, y, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Inside());
+extern "C" __global__ void pool_avg_inside(const T *x, T *y, COUNT SPACE(WINDOW_PARAMETER)) {
+  average(x, y, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Inside());
 }
-extern "C" __global__ void pool_avg_kernel(const T *x, T *y, const I count SPACE(WINDOW_PARAMETER)) {
-  average(x, y, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Whole());
+extern "C" __global__ void pool_avg_kernel(const T *x, T *y, COUNT SPACE(WINDOW_PARAMETER)) {
+  average(x, y, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Whole());
 }
-extern "C" __global__ void pool_avg_grad_padded(const T *dy, T *dx, const I count SPACE(WINDOW_PARAMETER)) {
-  spread(dy, dx, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Padded());
+extern "C" __global__ void pool_avg_grad_padded(const T *dy, T *dx, COUNT SPACE(WINDOW_PARAMETER)) {
+  spread(dy, dx, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Padded());
 }
-extern "C" __global__ void pool_avg_grad_inside(const T *dy, T *dx, const I count SPACE(WINDOW_PARAMETER)) {
-  spread(dy, dx, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Inside());
+extern "C" __global__ void pool_avg_grad_inside(const T *dy, T *dx, COUNT SPACE(WINDOW_PARAMETER)) {
+  spread(dy, dx, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Inside());
 }
-extern "C" __global__ void pool_avg_grad_kernel(const T *dy, T *dx, const I count SPACE(WINDOW_PARAMETER)) {
-  spread(dy, dx, count, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Whole());
+extern "C" __global__ void pool_avg_grad_kernel(const T *dy, T *dx, COUNT SPACE(WINDOW_PARAMETER)) {
+  spread(dy, dx, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Whole());
 }
 
 // The first input whose running sum exceeds noise * sum; without one the last of the window.
 extern "C" __global__ void pool_random(const T *__restrict__ x, const T *__restrict__ noise, T *__restrict__ y,
-                                       int *__restrict__ index, const I count SPACE(WINDOW_PARAMETER)) {
+                                       int *__restrict__ index, COUNT SPACE(WINDOW_PARAMETER)) {
   SIZES
   EACH(i, count) {
-    const I plane = quotient(i, (I)output_plane);
-    const T *of = x + plane * input_plane;
+    LOCATE(output_plane, input_plane)
+    const T *of = x + far;
     Place o;
-    unravel((int)(i - plane * output_plane), outputs, o);
+    unravel(own, outputs, o);
     R sum = 0;
-    auto add = [&](int position, int) { sum += to<R>(of[position]); };
+    auto add = [&](int position, int) { sum += to<R>(of[(I)position * STEP]); };
     inputs_of<0>(o, inputs, 0, 0, add);
     const R threshold = to<R>(noise[i]) * sum;
     R running = 0, chosen = 0;
@@ -139,7 +163,7 @@ extern "C" __global__ void pool_random(const T *__restrict__ x, const T *__restr
     bool taken = false;
     auto meet = [&](int position, int) {
       if (taken) return;
-      chosen = to<R>(of[position]);
+      chosen = to<R>(of[(I)position * STEP]);
       running += chosen;
       at = position;
       taken = running > threshold;

@@ -121,6 +121,8 @@ def large() -> list[Variant]:
     made: list[Variant] = []
     for file, defines in first_of_each(table("float32", "float64")):
         made.append((file, tuple((n, wide.get(n, v)) for n, v in defines)))
+        if file == "pool":
+            made.append((file, (*defines, ("LAST", "1"))))
         for half in ("__half", "__nv_bfloat16"):
             if dict(defines).get("STORAGE") == "float":
                 made.append((file, (("HALF", "1"), *((n, half if n == "STORAGE" else v) for n, v in defines))))

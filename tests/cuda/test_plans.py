@@ -73,6 +73,8 @@ def variants(call: Any) -> Iterator[Problem]:
         problem = replace(case, precision=precision).problem()
         assert problem is not None
         yield problem
+        if precision.tensor:  # what layout.py asks for
+            yield replace(problem, last=True)
         if precision.name == "FP32":
             yield replace(problem, deterministic=True)
 
