@@ -41,8 +41,8 @@ def data_layers(name: str) -> dict[str, schema.LayerParameter]:
 
 
 def test_all_are_there() -> None:
-    assert len(SOLVERS) == 12
-    assert len(NETS) == 25
+    assert len(SOLVERS) == 15
+    assert len(NETS) == 28
 
 
 @pytest.mark.parametrize("name", FILES)

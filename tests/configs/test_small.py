@@ -24,5 +24,5 @@ def test_learns(name: str, steps: int) -> None:
 def test_the_towers_share_their_weights() -> None:
     with Solver(CONFIGS / "siamese" / "solver.prototxt") as solver:
         graph = solver.training.recording.graph
-        assert len(graph.parameters) == 16
-        assert len({p.owner or p for p in graph.parameters}) == 8
+    assert len(graph.parameters) == 8
+    assert sum(len(p.sharers) for p in graph.parameters) >= 8
