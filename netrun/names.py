@@ -38,9 +38,15 @@ class NamedParameters(Named[T]):
     what = "layer with parameters called"
 
 
+class NamedLayers(Named[T]):
+    """As Named, for layers."""
+
+    what = "layer"
+
+
 def unknown_layer(name: str, known: Iterable[str]) -> UnknownLayerError:
     """The error for a layer that is not there."""
     return UnknownLayerError(f'the net has no layer "{name}"{nearest(str(name), known)}')
 
 
-__all__ = ["Named", "NamedParameters", "UnknownBlobError", "UnknownLayerError", "unknown_layer"]
+__all__ = ["Named", "NamedLayers", "NamedParameters", "UnknownBlobError", "UnknownLayerError", "unknown_layer"]

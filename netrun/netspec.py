@@ -175,6 +175,10 @@ def assign(message: Message, field: str, value: Any, title: str = "") -> None:
         raise WrongValueError(f"{what}: {field} does not take {value!r} ({error})") from None
 
 
+_AS_A_DICT = {"keys": "keys", "vals": "values"}
+"""What the SSD fork's NetSpec has besides: the names of all tops, and the tops."""
+
+
 class NetSpec:
     """Names for tops, in the order in which they are given: attributes or items. ``to_proto`` makes the net."""
 
@@ -189,6 +193,8 @@ class NetSpec:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "tops" not in self.__dict__:
             raise AttributeError(name)
+        if name in _AS_A_DICT and name not in self.tops:  # a fork's; a top may have the name all the same
+            return getattr(self.tops, _AS_A_DICT[name])
         return self[name]
 
     def __setitem__(self, name: str, value: Any) -> None:

@@ -60,6 +60,10 @@ def arraylist_to_blobprotovector_str(arraylist: Sequence[npt.ArrayLike]) -> byte
     return vector.SerializeToString()
 
 
+arraylist_to_blobprotovecor_str = arraylist_to_blobprotovector_str
+"""As pycaffe spells it."""
+
+
 def blobprotovector_str_to_arraylist(text: bytes) -> list[Array]:
     """The arrays in the bytes of a BlobProtoVector."""
     return [blobproto_to_array(blob) for blob in schema.BlobProtoVector.FromString(text).blobs]
@@ -290,6 +294,7 @@ __all__ = [
     "Transformer",
     "array_to_blobproto",
     "array_to_datum",
+    "arraylist_to_blobprotovecor_str",
     "arraylist_to_blobprotovector_str",
     "blobproto_to_array",
     "blobprotovector_str_to_arraylist",

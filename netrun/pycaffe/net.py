@@ -12,7 +12,7 @@ from ..config import schema
 from ..errors import DataError
 from ..layers.inputs import MemoryData
 from ..layers.python import Python
-from ..names import Named, UnknownBlobError, unknown_layer
+from ..names import Named, NamedLayers, UnknownBlobError, unknown_layer
 from ..net import tops
 from ..visible import Blob, ShapeMismatchError, TypeMismatchError, shape_of
 from . import mode
@@ -112,22 +112,24 @@ class Net(Batches):
         return [names.index(name) for name in self.outputs]
 
     def _top_ids(self, layer: int) -> list[int]:
+        self._check_span(layer, layer)
         names = self._blob_names
         return [names.index(name) for name in tops(self.graph.nodes[layer])]
 
     def _bottom_ids(self, layer: int) -> list[int]:
+        self._check_span(layer, layer)
         names = self._blob_names
         return [names.index(value.blob) for value in self.graph.nodes[layer].bottoms]
 
     @property
     def top_names(self) -> OrderedDict[str, list[str]]:
         """Names of the tops by layer."""
-        return OrderedDict(super().top_names)
+        return NamedLayers(super().top_names)
 
     @property
     def bottom_names(self) -> OrderedDict[str, list[str]]:
         """Names of the bottoms by layer."""
-        return OrderedDict(super().bottom_names)
+        return NamedLayers(super().bottom_names)
 
     def _make_views(self) -> list[Any]:
         found = []
@@ -152,7 +154,7 @@ class Net(Batches):
     @property
     def layer_dict(self) -> OrderedDict[str, Any]:
         """The layers by name."""
-        return OrderedDict(zip(self.layer_names, self._views, strict=True))
+        return NamedLayers(zip(self.layer_names, self._views, strict=True))
 
     @property
     def blob_loss_weights(self) -> Named[float]:
@@ -331,7 +333,7 @@ class Net(Batches):
         """Write the weights as a .caffemodel."""
         super().save(named(path), hdf5=hdf5)
 
-    def save_hdf5(self, path: Any, write_diff: bool = False) -> None:
+    def save_hdf5(self, path: Any) -> None:
         """Write the weights as HDF5."""
         super().save(named(path), hdf5=True)
 

@@ -103,3 +103,15 @@ def test_complaints() -> None:
         _ = P.Pooling.MAXI
     del n.ip
     assert [layer.name for layer in n.to_proto().layer] == ["data"]
+
+
+def test_the_spellings_of_forks_and_of_old() -> None:
+    n = caffe.NetSpec()
+    n.data = L.Input(shape={"dim": [1, 2]})
+    n.relu = L.ReLU(n.data)
+    assert list(n.keys()) == ["data", "relu"]
+    assert list(n.vals()) == [n.data, n.relu]
+    n.keys = L.TanH(n.relu)
+    assert n.keys.fn.type_name == "TanH"
+    text = caffe.io.arraylist_to_blobprotovecor_str([[1.0, 2.0]])
+    assert [a.tolist() for a in caffe.io.blobprotovector_str_to_arraylist(text)] == [[1, 2]]
