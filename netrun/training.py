@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .compiler.gradients import backward
+from .compiler.gradients import backward, needing
 from .compiler.graph import Graph
 from .compiler.recompute import recompute
 from .compiler.record import Recording, record
@@ -63,6 +63,7 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
         for parameter, tensor in recording.parameters.items()
         if parameter.trained and (parameter.lr_mult != 0 or graph.force_backward)
     }
+    _check_targets(recording, set(trained.values()))
     scaling = LossScale.of(recording) if graph.numerics.precision == "FP16" else None
     if scaling is None:
         found = backward(recorder, recording.forward, trained.values(), losses=recording.losses)
@@ -105,6 +106,23 @@ def _check_branches(graph: Graph) -> None:
         if node.layer.type == "If":
             hint = "a larger batch in place of iter_size goes, or a solver without it"
             node.layer.fail("cannot be trained with iter_size above 1: each pass may take another branch", hint=hint)
+
+
+def _check_targets(recording: Recording, trained: set[Tensor]) -> None:
+    """Refuse a loss whose labels are trained: no gradient passes there, so it is a slip (bottoms in the wrong order).
+
+    Caffe stops in the first backward pass.
+    """
+    reached = needing(recording.forward, trained)
+    for node in recording.graph.nodes:
+        if not (node.layer.loss and any(node.loss_weights)):
+            continue
+        for i in sorted(node.layer.skips):
+            said = node.message.propagate_down and not node.message.propagate_down[i]
+            if i < len(node.bottoms) and not said and recording.tensors[node.bottoms[i]].root in reached:
+                what = f'"{node.bottoms[i].blob}" would have to learn, but no gradient passes through bottom {i}'
+                hint = "are the bottoms in the right order? propagate_down: false for it says that this is meant"
+                node.layer.fail(what, bottom=i, hint=hint)
 
 
 def _accumulate(recorder: Recorder, gradients: dict[Parameter, Tensor], result: Training) -> dict[Parameter, Tensor]:

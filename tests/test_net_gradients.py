@@ -8,7 +8,9 @@ import pytest
 from netrun.compiler.graph import build
 from netrun.config import schema
 from netrun.config.upgrade import parse_net
+from netrun.errors import ConfigError
 from netrun.net import Net
+from netrun.solver import Solver
 
 SUM = 'layer { name: "sum" type: "Reduction" bottom: "BOTTOM" top: "sum" loss_weight: 1 }'
 TWO = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 } } }'
@@ -67,3 +69,23 @@ def test_tops_that_are_their_bottoms(kind: str) -> None:
         net.forward(x=np.ones((2, 4)))
         net.blobs["y"].data[...] = 5
         np.testing.assert_array_equal(net.blobs["x"].data, np.full((2, 4), 5))
+
+
+def test_labels_that_would_have_to_learn() -> None:
+    """Scores and targets the wrong way round would train nothing, without a word."""
+    text = """layer { name: "d" type: "DummyData" top: "x" top: "t" dummy_data_param { shape { dim: 2 dim: 3 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 3 } }
+        layer { name: "loss" type: "SigmoidCrossEntropyLoss" bottom: "t" bottom: "y" top: "loss" SAID }"""
+
+    def train(net: str) -> None:
+        message = schema.SolverParameter(base_lr=0.1, lr_policy="fixed", max_iter=1, snapshot_after_train=False)
+        message.net_param.CopyFrom(parse_net(net)[0])
+        with Solver(message) as solver:
+            solver.step(1)
+
+    with pytest.raises(ConfigError) as error:
+        train(text.replace("SAID", ""))
+    assert 'loss (SigmoidCrossEntropyLoss): "y" would have to learn' in str(error.value)
+    assert "right order" in str(error.value)
+    train(text.replace("SAID", "propagate_down: false propagate_down: false"))
+    train(text.replace('bottom: "t" bottom: "y"', 'bottom: "y" bottom: "t"').replace("SAID", ""))
