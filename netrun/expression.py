@@ -122,7 +122,9 @@ def call(op: str, *args: Node) -> Node:
     fold = _FOLD.get(op)
     if fold and len(values) == len(args):
         try:
-            return Num(fold(*values))
+            value = fold(*values)
+            if value == value:  # what is no number has no text
+                return Num(value)
         except (ZeroDivisionError, OverflowError):
             pass
     return Apply(op, args)
@@ -232,6 +234,7 @@ def text_of(node: Node, level: int = 0) -> str:
     """The expression as text that parses back to the same tree."""
     if isinstance(node, Num):
         text = repr(int(node.value)) if node.value == int_or_none(node.value) else repr(node.value)
+        text = text.replace("inf", "1e999")
         return f"({text})" if node.value < 0 and level > 1 else text
     if isinstance(node, Var):
         return node.name
@@ -281,6 +284,8 @@ def derivative(node: Node, name: str) -> Node:
     if isinstance(node, Var):
         return ONE if node.name == name else ZERO
     inner = [derivative(a, name) for a in node.args]
+    if node.op == "where":  # a choice, no product: the branch that is not taken may have no finite derivative
+        return call("where", node.args[0], inner[1], inner[2])
     total: Node = ZERO
     for i, du in enumerate(inner):
         if du != ZERO:
@@ -301,7 +306,6 @@ def _partial(node: Apply, i: int) -> Node:
         "pow": lambda: _power(node, i),
         "max": lambda: call("ge" if i == 0 else "lt", u, args[1]),
         "min": lambda: call("le" if i == 0 else "gt", u, args[1]),
-        "where": lambda: (ZERO, call("where", u, ONE, ZERO), call("where", u, ZERO, ONE))[i],
         "abs": lambda: call("sign", u),
         "exp": lambda: node,
         "expm1": lambda: call("add", node, ONE),

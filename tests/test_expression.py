@@ -127,3 +127,14 @@ def test_rules() -> None:
 def test_letters() -> None:
     assert letters(3) == ("a", "b", "c")
     assert len(set(letters(100))) == 100
+
+
+def test_infinity_has_a_text() -> None:
+    for text in ("min(a, 1e999)", "max(a, -1e999)", "a + (1e999 - 1e999)"):
+        tree = parse(text)
+        assert parse(text_of(tree)) == tree
+
+
+def test_the_derivative_of_a_choice_is_a_choice() -> None:
+    assert text_of(derivative(parse("where(a > 0, sqrt(a), 2 * a)"), "a")) == "where(a > 0, 0.5 / sqrt(a), 2)"
+    assert text_of(derivative(parse("where(a > b, a, b)"), "b")) == "where(a > b, 0, 1)"

@@ -78,7 +78,8 @@ def _show(rows: list[Checked], args: argparse.Namespace, source: Source) -> int:
             print("\n".join(table(cells, right=(5,))))
         layers = len({r.layer for r in rows})
         verdict = f"{len(wrong)} wrong" if wrong else "all right"
-        print(f"{len(rows)} gradients of {layers} layers, float64 on {args.device}: {verdict}")
+        count = f"{len(rows)} gradient{'s' if len(rows) != 1 else ''} of {layers} layer{'s' if layers != 1 else ''}"
+        print(f"{count}, float64 on {args.device}: {verdict}")
     for r in wrong:
         what = "is not finite" if r.verdict == "not finite" else f"is wrong: relative error {r.error:.1e}"
         print(f"{r.where}: {r.layer} ({r.type}): the gradient of {r.what}, {r.made}, {what}", file=sys.stderr)

@@ -238,8 +238,8 @@ def _elementwise(k: Recorder, g: Gradients, slope: Any, values: dict[str, Tensor
     if not axes:
         if renamed == Var("a") and xs[0].spec.count == x.spec.count:
             k.copy(xs[0], g.new(x))  # which the passes turn into a view
-        else:
-            k.pointwise(xs, g.new(x), expr=text_of(renamed))
+        else:  # in the rank of the whole: an input may have leading axes of length 1 that x has not
+            k.pointwise(xs, k.view(g.new(x), own), expr=text_of(renamed))
         return
     # An axis over which x broadcasts and nothing else in the slope varies: the sum is a product.
     seen = _broadcast(xs)
@@ -256,8 +256,7 @@ def _elementwise(k: Recorder, g: Gradients, slope: Any, values: dict[str, Tensor
             wide.append(k.view(x, own))  # read for its shape alone: it makes the broadcast as wide as x
         k.reduce(wide, g.new(x), expr=text_of(renamed), how="sum", axes=axes)
     else:
-        target = g.new(x)
-        k.pointwise(xs, target, expr=text_of(renamed))
+        k.pointwise(xs, k.view(g.new(x), own), expr=text_of(renamed))
 
 
 def _broadcast(xs: Sequence[Tensor]) -> Shape:

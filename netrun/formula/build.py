@@ -74,7 +74,7 @@ class Builder:
         """
         if isinstance(value, Array) and value.op == "number":
             value = value.attrs[0]
-        if isinstance(value, Array) or not isinstance(value, (int, float)) or value != int(value):
+        if isinstance(value, Array) or not isinstance(value, (int, float)) or not float(value).is_integer():
             got = f"an array of {words(value.shape)}" if isinstance(value, Array) else f"{value!r}"
             raise FormulaError(f"{what} has to be a whole number that is known beforehand, got {got}")
         return int(value)
@@ -104,7 +104,7 @@ class Builder:
         if all(a.op == "number" for a in args) and function in _FOLD:
             try:
                 value = _FOLD[function](*(a.attrs[0] for a in args))
-                if isinstance(value, (bool, int, float)):
+                if isinstance(value, (bool, int, float)) and value == value:
                     return self.number(float(value))
             except (ValueError, ZeroDivisionError, OverflowError):
                 pass

@@ -82,7 +82,7 @@ class Expr(Formula):
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         self.begin()
         texts = list(self.p.expr)
-        if not any(text.strip() for text in texts):
+        if not any(text.strip("; \n\t") for text in texts):
             self.fail("has no formula", at="expr", hint='write expr_param { expr: "x * sigmoid(g)" }, say')
         known = self._names()
         try:

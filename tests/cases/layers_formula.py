@@ -21,6 +21,13 @@ def weight(name: str, *shape: int) -> str:
 
 expr("as in the README", "x0 * sigmoid(x1) + 0.1 * mean(x0, axis=1)", x(2, 3, 4), x(2, 3, 4))
 expr("a bottom of another rank", "x0 * (x1 + 2)", x(2, 3, 4), x(4, batch=False))
+expr(
+    "leading axes of length 1",
+    "x0[None] * tanh(x1) + x0 * x0[None, None] * size(x1, 1)",
+    x(3),
+    x(1, 3, batch=False),
+    single=False,
+)
 expr("functions", "tanh(x0) + sin(x0) * cos(x0) - erf(x0) + gelu(x0) + silu(x0) + softplus(x0) + relu(x0, 0.1) "
      "+ elu(x0)",
      x(2, 3, 4))  # fmt: skip

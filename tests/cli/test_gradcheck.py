@@ -85,7 +85,7 @@ def test_data_that_are_not_there(run: Any, folder: Path) -> None:
     found = run("gradcheck", "d.prototxt")
     assert found.code == 0, found.err
     assert found.err.startswith("random values in the place of data: ")
-    assert "1 gradients of 1 layers" in found.out
+    assert "1 gradient of 1 layer, " in found.out
     assert "4 3 4 4" in found.out
 
 

@@ -156,3 +156,17 @@ def test_labels_of_other_types(device: str) -> None:
     x: Any = np.arange(12).reshape(4, 3)
     with Net(parse_net(text)[0], device=device) as net:
         np.testing.assert_array_equal(net.forward(x=x, l=[0, 2, 1, 2])["y"], [0, 5 + 2, 7 + 1, 11 + 2])
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_the_branch_that_is_not_taken_does_no_harm(device: str) -> None:
+    text = (
+        X
+        + """layer { name: "e" type: "Expr" bottom: "x" top: "y" expr_param {
+        expr: "where(x > 0, sqrt(x) + log(x), 2 * x)" } }"""
+    )
+    x = np.array([[4.0, 0, -1]] * 4)
+    with Net(parse_net("force_backward: true " + text)[0], device=device) as net:
+        net.forward(x=x)
+        net.backward(y=np.ones((4, 3)))
+        np.testing.assert_allclose(net.blobs["x"].diff, [[0.5, 2, 2]] * 4)
