@@ -14,7 +14,8 @@ class Bars:
     """Tops: clips, N 1 frames side side, and which way the bar moves, N.
 
     A bar two pixels wide and as long as the picture, at a random place, one pixel further in every frame (it comes in
-    again at the other side), between 0.5 and 1 bright, in noise of deviation 0.3. No single frame tells right from left.
+    again at the other side), between 0.5 and 1 bright, in noise of deviation 0.3. No single frame tells right from
+    left.
     """
 
     param_str: str = ""
