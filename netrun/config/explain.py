@@ -99,14 +99,26 @@ class Index:
                 yield enum.name.rpartition(".")[2], enum
                 yield from self.inside(enum)
 
+    def layer_types(self) -> dict[str, Message]:
+        """The message of each layer type, as the comments in LayerParameter say it: "For X, Y and Z layers."."""
+        found: dict[str, Message] = {}
+        for field in self.messages["LayerParameter"].fields:
+            named = re.match(r"For ([\w, ]+) layers\.$", field.comment.partition("\n")[0])
+            if named and field.type in self.messages:
+                for name in re.split(r", | and ", named[1]):
+                    found.setdefault(name, self.messages[field.type])
+        return found
+
     def starts(self) -> Iterator[dict[str, list[Item]]]:
         """The names that a path may begin with, in groups: who finds a name in one need not look into the next.
 
-        First messages (by the name of their layer type, too) and enums, then all that stands inside of them, then the
+        First messages (by the names of their layer types, too) and enums, then all that stands inside of them, then the
         insides of Caffe's old forms.
         """
         tops: list[tuple[str, Item]] = [*self.messages.items(), *self.enums.items()]
-        yield _group([*tops, *((m.name.removesuffix(_SUFFIX), m) for m in self.messages.values() if _SUFFIX in m.name)])
+        types = self.layer_types()
+        short = {m.name.removesuffix(_SUFFIX): m for m in self.messages.values() if _SUFFIX in m.name}
+        yield _group([*tops, *types.items(), *((name, m) for name, m in short.items() if name not in types)])
         for legacy in (False, True):
             yield _group([pair for m in self.messages.values() if m.legacy == legacy for pair in self.inside(m)])
 

@@ -108,3 +108,9 @@ def test_every_name_of_the_schema_can_be_explained() -> None:
     for enum in schema.enums.values():
         for value in enum.values:
             assert explain(f"{enum.name}.{value.name}").startswith(f"{enum.name}.{value.name} = {value.number}\n")
+
+
+def test_a_layer_type_leads_to_the_message_that_says_it_is_for_it() -> None:
+    for kind, message in (("LSTM", "RecurrentParameter"), ("Recurrent", "RecurrentNetParameter"),
+                          ("Deconvolution", "ConvolutionParameter"), ("While", "WhileParameter")):  # fmt: skip
+        assert explain(kind).splitlines()[0] == message
