@@ -30,7 +30,7 @@ _LINE = 256
 class Case:
     """One of the three kernels on tensors: x N C S, w K C/groups kernel, y N K S'.
 
-    ``last``: their channels lie innermost in memory.
+    ``last``: their channels lie innermost in memory. ``within``: y is a part of a tensor of so many channels.
     """
 
     kind: str
@@ -45,6 +45,7 @@ class Case:
     precision: Precision = PRECISIONS["FP32"]
     deterministic: bool = False
     last: bool = False
+    within: int = 0
 
     @staticmethod
     def of(call: Call) -> Case:
@@ -61,11 +62,25 @@ class Case:
             x, y, w = args
         last = bool(call.attrs.get("last"))
         shapes = [(t.shape[0], t.shape[-1], *t.shape[1:-1]) if last else tuple(t.shape) for t in (x, w, y)]
+        within = shapes[2][1] if "begin" in call.attrs else 0
+        if within:
+            shapes[2] = (shapes[2][0], shapes[1][0], *shapes[2][2:])
         if window.rank == 0:
             shapes, window = [(*s, 1) for s in shapes], Window((1,))
         allowed = precision_of(call), bool(call.attrs.get("deterministic"))
         return Case(
-            _KINDS[call.op.name], shapes[0], shapes[1], shapes[2], y.dtype, window, groups, bias, relu, *allowed, last
+            _KINDS[call.op.name],
+            shapes[0],
+            shapes[1],
+            shapes[2],
+            y.dtype,
+            window,
+            groups,
+            bias,
+            relu,
+            *allowed,
+            last,
+            within,
         )
 
     @property
@@ -97,6 +112,7 @@ class Case:
             ones + w.stride, zeros + w.pad, zeros + w.pad_end, ones + w.dilation,
             tensor=self.precision.tensor, deterministic=self.deterministic,
             bias=self.bias and not storage, relu=self.relu and not storage, last=self.last,
+            within=self.within,
         )  # fmt: skip
 
 
@@ -121,6 +137,16 @@ def has_plan(device: Cuda, call: Call) -> bool:
     """Whether cuDNN runs a convolution as it stands."""
     case = Case.of(call)
     return not case.empty and case.window.rank >= 2 and _plan(device, case) is not None
+
+
+def writes_parts(device: Cuda, call: Call) -> bool:
+    """Whether cuDNN runs a convolution with the attribute ``begin`` as it stands, with all that is fused into it."""
+    case, begin = Case.of(call), call.attrs["begin"]
+    step = itemsize(case.dtype) * (1 if case.last else math.prod(case.y[2:]))
+    if case.empty or case.storage or case.window.rank < 2 or begin * step % 16 or case.within * step % 16:
+        return False
+    plan = _plan(device, case)
+    return plan is not None and (plan.problem.bias, plan.problem.relu) == (case.bias, case.relu)
 
 
 def _sizes(case: Case, plan: Plan | None) -> list[int]:
@@ -154,8 +180,10 @@ def conv(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     x, w, b, y = args
     case = Case.of(call)
     plan = _plan(device, case)
+    if case.within:  # nothing but its address is asked for
+        y = y.reshape(-1)[call.attrs["begin"] * (1 if case.last else math.prod(case.y[2:])) :]
     fused = plan.problem if plan is not None else None
-    wide = () if case.last else (1,) * (y.ndim - 2)
+    wide = () if case.last else (1,) * (args[-1].ndim - 2)
     bias = b if b is None or (fused and fused.bias) else b.reshape(-1, *wide)
     bias_left, relu_left = b is not None and not (fused and fused.bias), case.relu and not (fused and fused.relu)
     steps = [_product(device, call, case, plan, (x, w, y), bias if b is not None and not bias_left else None, scratch)]

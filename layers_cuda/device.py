@@ -19,7 +19,7 @@ from netrun.types import Spec, Tensor, resolve_shape
 
 from . import blas, half, lazy
 from .capture import Bound, Captured, Stepwise
-from .conv import has_plan
+from .conv import has_plan, writes_parts
 from .dnn import Dnn, Plan
 from .dnn import declare as declare_dnn
 from .families import BODIES, WORKSPACE
@@ -200,7 +200,7 @@ class Cuda:
     # --------------------------------------------------------------------------------------------------------- kernels
     def prepare(self, program: Program) -> Program:
         """The program with convolutions that apply the ReLU behind them, and its numerics said by its calls."""
-        return prepare(program, lambda call: has_plan(self, call))
+        return prepare(program, lambda call: has_plan(self, call), lambda call: writes_parts(self, call))
 
     def workspace(self, call: Call) -> int:
         """Scratch bytes of the call."""

@@ -72,6 +72,7 @@ class Problem:
         add: add to what the result holds instead of replacing it.
         bias, relu: only with fprop: y = relu(conv + bias).
         last: in memory the channels of all three lie innermost.
+        within: y lies in a tensor with so many channels; 0 if it is all of its own.
     """
 
     kind: str
@@ -89,6 +90,7 @@ class Problem:
     bias: bool = False
     relu: bool = False
     last: bool = False
+    within: int = 0
 
 
 @dataclass
@@ -286,8 +288,8 @@ class Dnn:
         conv.set(106, INT64, len(p.pad)).set(105, INT64, *p.pad).set(104, INT64, *p.pad_end)
         conv.set(103, INT64, *p.stride).set(102, INT64, *p.dilation).done()
         stages = [stage for stage, wanted in ((_ADD, p.bias), (_RELU, p.relu)) if wanted]
-        values = [self._tensor(10 + i, p.y, inner, True, p.last) for i in range(len(stages))]
-        values.append(self._tensor(OUTPUT, p.y, p.dtype, last=p.last))
+        values = [self._tensor(10 + i, p.y, inner, True, p.last, p.within) for i in range(len(stages))]
+        values.append(self._tensor(OUTPUT, p.y, p.dtype, last=p.last, within=p.within))
         kind, image, filters, output, convolution, alpha, beta = _OPERATIONS[p.kind]
         first = Descriptor(self.library, kind).set(convolution, DESCRIPTOR, conv).set(output, DESCRIPTOR, values[0])
         first.set(image, DESCRIPTOR, self._tensor(IMAGE, p.x, p.dtype, last=p.last))
@@ -303,12 +305,14 @@ class Dnn:
             operations.append(operation.done())
         return operations
 
-    def _tensor(self, number: int, shape: Shape, dtype: str, inside: bool = False, last: bool = False) -> Descriptor:
+    def _tensor(
+        self, number: int, shape: Shape, dtype: str, inside: bool = False, last: bool = False, within: int = 0
+    ) -> Descriptor:
         order = [0, *range(2, len(shape)), 1] if last else list(range(len(shape)))  # outermost axis first
         strides, apart = [1] * len(shape), 1
         for i in reversed(order):
             strides[i] = apart
-            apart *= shape[i]
+            apart *= within if within and i == 1 else shape[i]
         tensor = Descriptor(self.library, TENSOR).set(906, INT64, number).set(901, DATA_TYPE, TYPES[dtype])
         tensor.set(900, INT64, 16).set(902, INT64, *shape).set(903, INT64, *strides)
         return (tensor.set(907, BOOLEAN, True) if inside else tensor).done()

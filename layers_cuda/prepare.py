@@ -14,21 +14,31 @@ from netrun.types import PERSISTENT, Tensor
 
 from .layout import channels_last
 from .precision import precision as precision_named
+from .slices import joined
 
 RELU = parse("relu(a, 0)")
 
 CONVOLUTIONS = frozenset({"conv", "conv_grad_x", "conv_grad_w"})
 
 
-def prepare(program: Program, has_plan: Callable[[Call], bool] = lambda call: False) -> Program:
+def _never(call: Call) -> bool:
+    return False
+
+
+def prepare(
+    program: Program, has_plan: Callable[[Call], bool] = _never, writes_parts: Callable[[Call], bool] = _never
+) -> Program:
     """The program as a GPU runs it: fused, with its numerics in its calls and tensors, and with channels last where
-    tensor cores multiply.
+    tensor cores multiply, and without the concats that convolutions can do.
 
     Args:
         has_plan: whether the device runs a convolution with the attribute ``last``.
+        writes_parts: whether it runs one with the attribute ``begin``.
     """
     made = _marked(_fused(program))
-    return made if program.numerics.precision == "FP32" else narrowed(channels_last(made, has_plan))
+    if program.numerics.precision != "FP32":
+        made = narrowed(channels_last(made, has_plan))
+    return joined(made, writes_parts)
 
 
 def _marked(program: Program) -> Program:
