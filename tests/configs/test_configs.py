@@ -41,8 +41,8 @@ def data_layers(name: str) -> dict[str, schema.LayerParameter]:
 
 
 def test_all_are_there() -> None:
-    assert len(SOLVERS) == 15
-    assert len(NETS) == 28
+    assert len(SOLVERS) == 17
+    assert len(NETS) == 30
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -88,7 +88,9 @@ def test_weights_start_different(name: str) -> None:
     fillers = [
         (x.convolution_param if x.type == "Convolution" else x.inner_product_param).weight_filler for x in layers
     ]
-    if any(layer.type in ("Data", "Python") for layer in net(name).layer) or name.startswith("benchmark/"):
+    if any(layer.type in ("Data", "Python", "SequenceData") for layer in net(name).layer) or name.startswith(
+        "benchmark/"
+    ):
         assert {filler.type for filler in fillers} <= {"xavier", "msra", "gaussian"}
     else:
         assert {filler.type for filler in fillers} == {"constant"}
