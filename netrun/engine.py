@@ -5,7 +5,7 @@ net, so they outlive it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -156,17 +156,19 @@ class Engine:
         self.shapes = {**before, **{name: shape for name, shape in wanted.items() if name in given}}
         if self.shapes == before:
             return
+        for memory in (self.shared, self.own):
+            memory.send()
         try:
             form = self._settle()
             _check_parameters(self.graph, form.whole.recording.graph)
         except NetrunError:
             self.shapes = before
             raise
-        self.now = form
+        old, self.now = self.graph, form
         for name, feeder in list((self.feeders or {}).items()):
             if isinstance(feeder, DummyFeeder) and self.feeders is not None:
                 del self.feeders[name]
-        self._fill_constants()
+        self._fill_constants({(top.blob, top.spec) for node in old.nodes for top in node.tops})
 
     def rebind(self) -> None:
         """Bind again: the memory of parameters is another one now."""
@@ -367,12 +369,13 @@ class Engine:
                 if value.blob not in given and value.index not in constant:
                     self.put(self.recording.tensors[value], batch)
 
-    def _fill_constants(self) -> None:
-        """Constant tops of DummyData are filled once, as in Caffe: what a person writes there afterwards stays."""
+    def _fill_constants(self, filled: Collection[tuple[str, Spec]] = ()) -> None:
+        """Constant tops of DummyData are filled once, as in Caffe: what a person writes there afterwards stays, as long
+        as they keep their shape (``filled``: names and shapes from before)."""
         for node in self.graph.nodes:
             constant = constant_tops(node)
             for value in node.tops:
-                if value.index in constant:
+                if value.index in constant and (value.blob, value.spec) not in filled:
                     number = constant[value.index]
                     self.put(self.recording.tensors[value], np.full(value.spec.shape, number))
 

@@ -194,6 +194,24 @@ def test_backward_may_be_asked_for_late(device: Any, written: bool) -> None:
         np.testing.assert_allclose(a, b, 1e-4, 1e-6)
 
 
+def test_what_was_written_outlives_another_shape(device: Any) -> None:
+    """Values go where the shape goes, as far as they fit, on every device; constants are not filled in again."""
+    text = """layer { name: "d" type: "DummyData" top: "x" top: "t" dummy_data_param {
+      shape { dim: 4 dim: 3 } shape { dim: 4 } data_filler { value: 2 } data_filler { value: 0 } } }
+    layer { name: "p" type: "Power" bottom: "x" top: "p" power_param { scale: 2 } }
+    layer { name: "s" type: "Silence" bottom: "t" }"""
+    net = net_of(text, device)
+    net.forward()
+    net.blobs["t"].data[...] = 7
+    held = net.blobs["p"].data
+    held[...] = 5
+    net.blobs["x"].reshape(2, 3)
+    net.reshape()
+    np.testing.assert_array_equal(net.blobs["p"].data, np.full((2, 3), 5))
+    np.testing.assert_array_equal(net.blobs["t"].data, np.full(4, 7))
+    np.testing.assert_array_equal(net.forward()["p"], np.full((2, 3), 4))
+
+
 def test_blobs_do_not_share_memory_by_accident() -> None:
     text = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
     layer { name: "d" type: "Dropout" bottom: "x" top: "d" } layer { name: "p" type: "Power" bottom: "d" top: "p" }
