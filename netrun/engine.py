@@ -113,10 +113,12 @@ class Engine:
         whole = compile_whole(graph, self.both_ways)
         initialise(whole.recording, self.shared, self.recipe.seed)
         first = whole.recording, whole.program
+        kept = {tensor for tensor, _ in whole.weights() if self.own.holds(tensor)}
         session = open_session(first, _again, self.device, self.shared, self.own)
         form = Form(whole, session, self.both_ways)
         for tensor, weight in whole.weights():
-            form.session.write(tensor, np.full(tensor.shape, weight))
+            if tensor not in kept:  # what a person put in its place stays
+                form.session.write(tensor, np.full(tensor.shape, weight))
         return form
 
     def _turn(self) -> None:

@@ -49,6 +49,10 @@ class Memory:
                 self.device.write(found, np.zeros(tensor.shape, tensor.dtype))
         return found
 
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether the tensor has its array already, in its shape."""
+        return (tensor.root.name, tensor.root.spec) in self._arrays
+
     def __contains__(self, name: str) -> bool:
         return name in self._blocks
 
