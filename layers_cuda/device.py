@@ -213,6 +213,7 @@ class Cuda:
 
         Raises:
             DeviceError: there is no kernel for it; the text names the layer.
+            OutOfMemoryError: what it needs besides its arrays (tables, a library's workspace) does not fit.
         """
         self.use()
         body = BODIES.get(call.op.name)
@@ -220,6 +221,8 @@ class Cuda:
             raise DeviceError(f"layer {call.origin}: device {self.name} has no kernel {call.op.name}")
         try:
             return Bound(call, args, body(self, call, args, scratch))
+        except OutOfMemoryError:
+            raise  # whoever made the session says what would fit
         except DeviceError as error:
             problem = error.problems[0]
             if call.origin and call.origin not in problem.what:

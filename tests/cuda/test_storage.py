@@ -20,6 +20,7 @@ from layers_cuda.device import Cuda
 from netrun.config.upgrade import read_solver
 from netrun.cpu.null import Null
 from netrun.cpu.reference import Reference
+from netrun.errors import OutOfMemoryError
 from netrun.loss_scale import FIRST, PATIENCE
 from netrun.program import Call
 from netrun.session import Session
@@ -257,3 +258,31 @@ def test_the_scale_is_part_of_a_snapshot(make_device: Make, tmp_path: Path) -> N
         assert solver.training.scaling is not None
         assert float(solver.sessions[0].read(solver.training.scaling.excess)) == -FIRST / 2
         assert float(solver.sessions[0].read(solver.training.scaling.since)) == 1
+
+
+def test_out_of_memory_offers_what_fits(make_device: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch, 16 bits, recomputing: each with its bytes. The stand-in refuses single blocks above what it has."""
+    message = solver_of(False)
+    with Solver(message, device=make_device()) as solver:
+        arena = solver.sessions[0].plan.arena
+    device = make_device()
+    assert device.blas is not None  # its workspace is larger than this net
+    monkeypatch.setattr(fakecupy, "FREE", int(0.95 * arena))
+    monkeypatch.setattr(fakecupy.runtime, "memGetInfo", lambda: (fakecupy.FREE, fakecupy.FREE))
+    with pytest.raises(OutOfMemoryError) as caught:
+        Solver(message, device=device)
+    text = str(caught.value)
+    assert caught.value.exit_code == 5
+    assert "device cuda:0: the net takes" in text
+    for name in ("batch", "recompute: true", "precision: BF16", "precision: BF16 recompute: true"):
+        assert re.search(rf"\n {{6}}{name} ", text), text
+    assert re.search(r"precision: BF16 +[\d.]+ KiB: fits", text), text
+    message.precision = "BF16"  # type: ignore[assignment]
+    Solver(message, device=device).close()
+
+
+def test_what_a_library_lacks_is_out_of_memory_too(make_device: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = make_device()
+    monkeypatch.setattr(fakecupy, "FREE", 1 << 20)
+    with pytest.raises(OutOfMemoryError):
+        Solver(solver_of(False), device=device)
