@@ -20,7 +20,7 @@ class _Mate(threading.Thread):
     """A thread that runs one step whenever it is asked to. It sleeps in between, and ends with the process."""
 
     def __init__(self) -> None:
-        super().__init__(name="netrun-team", daemon=True)
+        super().__init__(name="team", daemon=True)
         self._asked, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._step: Step = int
         self._failed: BaseException | None = None
