@@ -26,6 +26,7 @@ from . import (
     python,
     recurrent,
     reduce,
+    sampled,
     scale,
     sequences,
     shape,
@@ -35,6 +36,6 @@ from .base import Context, Layer, layer_type
 __all__ = [
     "Context", "Layer", "activation", "branch", "conv", "dense", "dropout", "expr", "filter", "forks", "function",
     "hdf5", "host", "images", "inputs", "labelling", "layer_norm", "layer_type", "loop", "loss", "margin", "metric",
-    "norm", "pixels", "pool", "python", "recurrent", "reduce", "scale", "sequences",
+    "norm", "pixels", "pool", "python", "recurrent", "reduce", "sampled", "scale", "sequences",
     "shape",
 ]  # fmt: skip

@@ -399,6 +399,14 @@ row("LSTMUnit", "fractions of a memory", "", x(2, 3), x(2, 12), x(2, values=frac
 
 _TRUTH = x(2, 3, values=lambda rng, dtype, *shape: np.array([[1, 2, 2], [3, -1, -1]], dtype)[: shape[0]], batch=False)
 _STEPS = x(2, values=lambda rng, dtype, *shape: np.array([6, 4], dtype), batch=False)
+_FEW = f"num_output: 9 num_sampled: 4 {_WEIGHTS}"
+for _phase in (TRAIN, TEST):
+    _when = "TRAIN" if _phase == TRAIN else "TEST"
+    row("SampledSoftmaxLoss", f"plain, {_when}", f"sampled_softmax_param {{ {_FEW} }}",
+        x(5, 3), x(5, values=classes(9)), wants=[0], phase=_phase)  # fmt: skip
+    row("SampledSoftmaxLoss", f"all alike, ignored labels, {_when}",
+        f"sampled_softmax_param {{ distribution: UNIFORM {_FEW} }} loss_param {{ ignore_label: 2 }}",
+        x(4, 2, 3), x(4, 2, values=classes(9)), wants=[0], phase=_phase)  # fmt: skip
 row("CTCLoss", "plain", "", x(6, 2, 5, batch=False), _TRUTH, wants=[0], single=False)
 row("CTCLoss", "steps of each, a blank behind", "ctc_param { blank: 4 }", x(6, 2, 5, batch=False), _TRUTH, _STEPS,
     wants=[0], single=False)  # fmt: skip

@@ -116,3 +116,33 @@ def test_refused(kind: str, body: str, shapes: list[Any], text: str) -> None:
     with pytest.raises(ConfigError) as error:
         net_of(kind, body, *shapes)
     assert text in str(error.value)
+
+
+@pytest.mark.parametrize("distribution", ["UNIFORM", "LOG_UNIFORM"])
+def test_sampled_softmax_tends_to_the_whole_one(distribution: str) -> None:
+    """The mean gradient of many draws is near that of all classes, and only rows that were drawn get one."""
+    body = f"""sampled_softmax_param {{ num_output: 40 num_sampled: 30 distribution: {distribution}
+        weight_filler {{ type: "uniform" min: -0.5 max: 0.5 }} }}"""
+    rng = np.random.default_rng(0)
+    x, label = rng.normal(size=(6, 5)), rng.integers(0, 40, 6)
+    with net_of("SampledSoftmaxLoss", body, (6, 5), (6,), dtype="float64") as net:
+        weight = np.array(net.params["t"][0].data)
+        slopes = []
+        for _ in range(600):
+            net.forward(x0=x, x1=label)
+            net.clear_param_diffs()
+            net.backward()
+            slopes.append(np.array(net.params["t"][0].diff))
+    score = x @ weight.T
+    p = np.exp(score) / np.exp(score).sum(axis=1, keepdims=True)
+    p[np.arange(6), label] -= 1
+    wanted = p.T @ x / 6
+    assert np.abs(np.mean(slopes, axis=0) - wanted).max() < 0.1 * np.abs(wanted).max()
+    assert 6 < np.mean([slope.any(axis=1).sum() for slope in slopes]) < 36
+
+
+def test_sampled_softmax_refuses() -> None:
+    for body, text in (("num_output: 1", "num_output is 1"), ("num_output: 4 num_sampled: 9", "num_sampled is 9")):
+        with pytest.raises(ConfigError) as error:
+            net_of("SampledSoftmaxLoss", f"sampled_softmax_param {{ {body} }}", (6, 5), (6,))
+        assert text in str(error.value)
