@@ -25,7 +25,18 @@ def multiply_adds(call: Call) -> int:
     if kind == "gemm":
         a, y = _tensor(call, "a"), _tensor(call, "y")
         return y.spec.count * a.shape[-2 if call.attrs["ta"] else -1]
+    if kind.removesuffix("_grad") in ("rnn", "lstm", "gru"):
+        return _recurrence(call)
     return 0
+
+
+def _recurrence(call: Call) -> int:
+    """Every step multiplies each stream's state with the weights once, forward as backward."""
+    (steps, streams), work = _tensor(call, "dy" if call.op.name.endswith("_grad") else "y").shape[:2], 0
+    for name in ("w", "proj"):
+        if any(a.name == name for a in call.op.arguments) and call.argument(name) is not None:
+            work += _tensor(call, name).spec.count
+    return steps * streams * work
 
 
 def _convolution(call: Call, out: str, weight: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from netrun.compiler.cost import multiply_adds
 from netrun.config import schema
 from netrun.config.upgrade import parse_net
 from netrun.errors import ConfigError
@@ -205,3 +206,9 @@ def test_refused(kind: str, p: dict[str, Any], shapes: list[Any], tops: int, tex
     with pytest.raises(ConfigError, match="t \\(") as error:
         net_of(kind, p, *shapes, tops=tops)
     assert text in str(error.value)
+
+
+def test_the_work_of_the_steps_is_counted() -> None:
+    with net_of("LSTM", {"projection": 2, "bidirectional": True}, (5, 2, INPUTS)) as net:
+        work = sum(multiply_adds(call) for call in net.recording.forward)
+    assert work == 2 * 5 * 2 * (4 * SIZE * INPUTS + 4 * SIZE * 2 + SIZE * 2)
