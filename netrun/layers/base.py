@@ -7,7 +7,7 @@ r"""What a layer is: a class that says shapes once (setup) and its forward pass 
         def forward(self, k, bottom, top):
             k.pointwise([bottom[0]], top[0], expr=f"relu(a, {self.p.negative_slope})")
 
-Defining the class registers it under its name. Backward is derived from the calls (netrun/compiler/gradients.py). A
+Defining the class registers it under its name. Backward is derived from the calls (netrun/compiler/gradients). A
 package of its own adds a layer type through the entry point group ``netrun.layers`` (name = the type, value =
 "module:Class"); parameters without a message in the schema go into ``options`` and, in the prototxt, into
 ``option { key: "alpha" value: "0.5" }``.

@@ -9,6 +9,7 @@ import pytest
 from cases import KernelCase
 from cases.kernels import KERNELS
 
+from netrun.compiler import gradients
 from netrun.compiler.gradients import RULES, backward
 from netrun.cpu.reference import Reference
 from netrun.program import Program, Recorder
@@ -114,3 +115,10 @@ def test_a_wrong_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     case = next(c for c in KERNELS if c.op == "softmax" and c.wants)
     with pytest.raises(AssertionError):
         test_rule_equals_finite_differences(case, "x")
+
+
+def test_every_rule_stands_where_the_index_says() -> None:
+    families = {module.__name__.rpartition(".")[2] for module in gradients.FAMILIES}
+    index = [line.split() for line in (gradients.__doc__ or "").splitlines() if line.startswith("    ")]
+    listed = {name: family for family, *names in index for name in names if family in families}
+    assert listed == {name: rule.__module__.rpartition(".")[2] for name, rule in RULES.items()}

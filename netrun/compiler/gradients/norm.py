@@ -1,0 +1,58 @@
+"""Rules of normalisation, softmax and the losses that have kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...program import Recorder
+from ...types import Shape, Tensor
+from .base import Gradients, rule
+
+
+@rule
+def lrn(kernels: Recorder, g: Gradients, x: Tensor, y: Tensor, scale: Tensor, **attrs: Any) -> None:
+    if g.wants(x):
+        kernels.lrn_grad(x, y, scale, g.of(y), g.new(x), **attrs)
+
+
+@rule
+def normalize(
+    k: Recorder, g: Gradients, x: Tensor, y: Tensor, mean: Tensor, var: Tensor, *, axes: Shape, eps: float
+) -> None:
+    if g.wants(x) and g.has(y):
+        k.normalize_grad(y, var, g.of(y), g.new(x), axes=axes, eps=eps)
+
+
+@rule
+def softmax(k: Recorder, g: Gradients, x: Tensor, y: Tensor, *, axis: int) -> None:
+    if g.wants(x):
+        k.softmax_grad(y, g.of(y), g.new(x), axis=axis)
+
+
+@rule
+def softmax_nll(
+    k: Recorder,
+    g: Gradients,
+    x: Tensor,
+    label: Tensor,
+    prob: Tensor,
+    loss: Tensor,
+    norm: Tensor,
+    *,
+    axis: int,
+    ignore: int | None,
+    normalize: str,
+) -> None:
+    if g.wants(x) and g.has(loss):
+        k.softmax_nll_grad(prob, label, norm, g.of(loss), g.new(x), axis=axis, ignore=ignore)
+    if g.wants(x) and g.has(prob):
+        k.softmax_grad(prob, g.of(prob), g.new(x), axis=axis)
+
+
+@rule
+def ctc(
+    k: Recorder, g: Gradients, x: Tensor, label: Tensor, steps: Tensor, count: Tensor, loss: Tensor, slope: Tensor, *,
+    blank: int,
+) -> None:  # fmt: skip
+    if g.wants(x) and g.has(loss):
+        k.pointwise([slope, k.view(g.of(loss), (1, loss.spec.count, 1))], g.new(x), expr="a * b")
