@@ -2,6 +2,7 @@
 
 from . import (
     activation,
+    attention,
     branch,
     conv,
     dense,
@@ -20,9 +21,11 @@ from . import (
     loss,
     margin,
     metric,
+    multihead,
     norm,
     pixels,
     pool,
+    position,
     python,
     recurrent,
     reduce,
@@ -34,8 +37,8 @@ from . import (
 from .base import Context, Layer, layer_type
 
 __all__ = [
-    "Context", "Layer", "activation", "branch", "conv", "dense", "dropout", "expr", "filter", "forks", "function",
-    "hdf5", "host", "images", "inputs", "labelling", "layer_norm", "layer_type", "loop", "loss", "margin", "metric",
-    "norm", "pixels", "pool", "python", "recurrent", "reduce", "sampled", "scale", "sequences",
-    "shape",
+    "Context", "Layer", "activation", "attention", "branch", "conv", "dense", "dropout", "expr", "filter", "forks",
+    "function", "hdf5", "host", "images", "inputs", "labelling", "layer_norm", "layer_type", "loop", "loss", "margin",
+    "metric", "multihead", "norm", "pixels", "pool", "position", "python", "recurrent", "reduce", "sampled", "scale",
+    "sequences", "shape",
 ]  # fmt: skip

@@ -38,13 +38,15 @@ Count = int | tuple[int, int | None]
 class Declared:
     """A tensor a layer owns: ``role`` is "learned" (trained), "statistic" (a parameter blob no gradient reaches, such
     as a running mean) or "state" (carried between forwards, in no weight file). ``value``: what it holds at first,
-    where no filler says it."""
+    where no filler says it. ``streams``: the axis of a state along which the streams stand side by side; None of a
+    constant."""
 
     name: str
     spec: Spec
     role: str
     filler: schema.FillerParameter | None = None
     value: Any = None
+    streams: int | None = None
 
 
 class Reshaped(Exception):  # noqa: N818
@@ -172,9 +174,11 @@ class Layer:
         """Declare a parameter blob that the forward pass itself updates and no gradient reaches."""
         self._declare(name, shape, "statistic", filler)
 
-    def state(self, name: str, shape: Sequence[int], value: Any = None) -> None:
-        """Declare a value carried from one forward to the next (at first zero, or ``value``); in no weight file."""
+    def state(self, name: str, shape: Sequence[int], value: Any = None, *, streams: int | None = None) -> None:
+        """Declare a value carried from one forward to the next (at first zero), or a constant, ``value``; in no weight
+        file. ``streams``: the axis of what is carried that counts the streams (a beam search exchanges them)."""
         self._declare(name, shape, "state", None, value)
+        self.declared[-1].streams = streams
 
     def _declare(
         self, name: str, shape: Sequence[int], role: str, filler: schema.FillerParameter | None, value: Any = None

@@ -79,7 +79,7 @@ class RecurrentStack(Layer):
         if self._lives_on:
             for layer in range(self._layers):
                 for name, n in zip(self.carried, self._sizes, strict=True):
-                    self.state(_called(name, layer), (1, streams, n))
+                    self.state(_called(name, layer), (1, streams, n), streams=1)
         return [self.spec((steps, streams, self.top_size)), *map(self.spec, states[:exposed])]
 
     def _check_ends(self, exposed: int) -> None:

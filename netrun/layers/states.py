@@ -150,7 +150,7 @@ class Holder(Layer):
         if state.learned:
             self.learned(state.learned, (1, *state.shape[1:]), message.filler)
         if state.carried:
-            self.state(state.carried, state.shape)
+            self.state(state.carried, state.shape, streams=0)
 
     def param_specs(self) -> Sequence[schema.ParamSpec]:
         """Those of the layers inside, then those of learned first values."""

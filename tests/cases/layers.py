@@ -452,6 +452,7 @@ row("WindowData", "its file is absent", 'window_data_param { source: "absent" ba
     "transform_param { crop_size: 5 }", tops=2)  # fmt: skip
 row("MemoryData", "plain", "memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }", tops=2)
 
+import cases.layers_attention  # noqa: E402  (adds its rows)
 import cases.layers_forks  # noqa: E402  (adds its rows)
 import cases.layers_formula  # noqa: E402  (adds its rows)
 import cases.layers_modern  # noqa: E402, F401  (adds its rows)

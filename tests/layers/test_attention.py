@@ -1,0 +1,416 @@
+"""Attention against loops over every sequence, query and key; padding, caches, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from netrun.compiler.graph import State, build
+from netrun.config import schema
+from netrun.config.upgrade import parse_net
+from netrun.errors import ConfigError, DataError
+from netrun.net import Net
+
+RNG = np.random.default_rng(7)
+GAUSS = 'weight_filler { type: "gaussian" std: 0.5 } bias_filler { type: "gaussian" std: 0.3 }'
+Seen = Callable[[int, int, int], bool]
+
+
+def drawn(*shape: int) -> Any:
+    return RNG.standard_normal(shape).astype("float32")
+
+
+def text_of(kind: str, body: str, *bottoms: Any, tops: int = 1) -> str:
+    lines = ["force_backward: true"]
+    for i, bottom in enumerate(bottoms):
+        dims = " ".join(f"dim: {n}" for n in np.shape(bottom))
+        lines.append(f'layer {{ name: "x{i}" type: "Input" top: "x{i}" input_param {{ shape {{ {dims} }} }} }}')
+    ends = "".join(f' bottom: "x{i}"' for i in range(len(bottoms))) + "".join(f' top: "y{i}"' for i in range(tops))
+    lines.append(f'layer {{ name: "t" type: "{kind}"{ends} {body} }}')
+    return "\n".join(lines)
+
+
+def opened(kind: str, body: str, *bottoms: Any, tops: int = 1, device: str = "cpu") -> Net:
+    return Net(parse_net(text_of(kind, body, *bottoms, tops=tops))[0], schema.TEST, device=device)
+
+
+def outcome(net: Net, *bottoms: Any) -> list[Any]:
+    found = net.forward(**{f"x{i}": bottom for i, bottom in enumerate(bottoms)})
+    return [np.array(found[name]) for name in sorted(found)]
+
+
+def weights(net: Net) -> list[Any]:
+    return [np.array(blob.data, "float64") for blob in net.params["t"]]
+
+
+# ---------------------------------------------------------------------------------------------------------- definitions
+def weighted(score: Callable[[int, int, int], float], value: Any, queries: int, seen: Seen) -> tuple[Any, Any]:
+    """Context and weights, one place after the other."""
+    streams, keys, size = value.shape
+    context, shown = np.zeros((streams, queries, size)), np.zeros((streams, queries, keys))
+    for n in range(streams):
+        for i in range(queries):
+            chosen = [j for j in range(keys) if seen(n, i, j)]
+            if not chosen:
+                continue
+            scores = {j: score(n, i, j) for j in chosen}
+            most = max(scores.values())
+            total = sum(math.exp(s - most) for s in scores.values())
+            for j in chosen:
+                shown[n, i, j] = math.exp(scores[j] - most) / total
+                for d in range(size):
+                    context[n, i, d] += shown[n, i, j] * float(value[n, j, d])
+    return context, shown
+
+
+def dot(query: Any, key: Any, value: Any, scale: float, seen: Seen) -> tuple[Any, Any]:
+    def score(n: int, i: int, j: int) -> float:
+        return scale * sum(float(a) * float(b) for a, b in zip(query[n, i], key[n, j], strict=True))
+
+    return weighted(score, value, query.shape[1], seen)
+
+
+def turned(x: Any, base: float) -> Any:
+    """Every pair (i, i + half) turned by its angle."""
+    y, half = np.array(x), x.shape[2] // 2
+    for t in range(x.shape[1]):
+        for i in range(half):
+            angle = t / base ** (i / half)
+            a, b = x[:, t, i], x[:, t, i + half]
+            y[:, t, i] = a * math.cos(angle) - b * math.sin(angle)
+            y[:, t, i + half] = a * math.sin(angle) + b * math.cos(angle)
+    return y
+
+
+def multihead(x: Any, memory: Any, blobs: list[Any], heads: int, seen: Seen, base: float = 0) -> tuple[Any, Any]:
+    wq, bq, wk, bk, wv, bv, wo, bo = blobs
+    q, k, v = x @ wq.T + bq, memory @ wk.T + bk, memory @ wv.T + bv
+    size, width = q.shape[2] // heads, v.shape[2] // heads
+    parts = []
+    for h in range(heads):
+        qh, kh = (m[:, :, h * size : (h + 1) * size] for m in (q, k))
+        if base:
+            qh, kh = turned(qh, base), turned(kh, base)
+        parts.append(dot(qh, kh, v[:, :, h * width : (h + 1) * width], size**-0.5, seen))
+    return np.concatenate([c for c, _ in parts], axis=2) @ wo.T + bo, np.stack([p for _, p in parts], axis=1)
+
+
+LENGTHS = np.array([3, 5, 0, 1], "float32")
+SEES: dict[str, tuple[str, Seen]] = {
+    "all": ("", lambda n, i, j: True),
+    "causal": ("causal: true", lambda n, i, j: j <= i),
+    "lengths": ("", lambda n, i, j: j < LENGTHS[n]),
+    "both": ("causal: true", lambda n, i, j: j <= i and j < LENGTHS[n]),
+}
+
+
+def near(got: Any, wanted: Any) -> None:
+    np.testing.assert_allclose(got, wanted, 1e-5, 1e-5)
+
+
+def first(major: bool, x: Any) -> Any:
+    return np.ascontiguousarray(x.transpose(1, 0, 2)) if major else x
+
+
+WAYS = pytest.mark.parametrize("way", SEES)
+BOTH = pytest.mark.parametrize(("device", "major"), [("reference", False), ("cpu", True), ("cpu", False)])
+
+
+@WAYS
+@BOTH
+def test_dot_product(way: str, device: str, major: bool) -> None:
+    fields, seen = SEES[way]
+    query, key, value = drawn(4, 5, 3), drawn(4, 5, 3), drawn(4, 5, 2)
+    given = [first(major, x) for x in (query, key, value)] + ([LENGTHS] if way in ("lengths", "both") else [])
+    body = f"attention_param {{ {fields} time_major: {str(major).lower()} }}"
+    with opened("DotProductAttention", body, *given, tops=2, device=device) as net:
+        y, p = outcome(net, *given)
+    wanted = dot(query, key, value, 3**-0.5, seen)
+    near(first(major, y), wanted[0])
+    near(p, wanted[1])
+
+
+def test_dot_product_of_single_queries_and_masks() -> None:
+    query, key, value = drawn(2, 3), drawn(2, 4, 3), drawn(2, 4, 3)
+    with opened("DotProductAttention", "attention_param { scale: 1 }", query, key, value, tops=2) as net:
+        y, p = outcome(net, query, key, value)
+    wanted = dot(query[:, None], key, value, 1, lambda *_: True)
+    near(y, wanted[0][:, 0])
+    near(p, wanted[1][:, 0])
+    query, mask = drawn(2, 3, 3), (RNG.random((2, 3, 4)) < 0.5).astype("float32")
+    mask[1, 2] = 0
+    body = "attention_param { learned_scale: true scale: 0.5 }"
+    with opened("DotProductAttention", body, query, key, value, mask, tops=2) as net:
+        assert net.params["t"][0].data == 0.5
+        y, p = outcome(net, query, key, value, mask)
+    wanted = dot(query, key, value, 0.5, lambda n, i, j: bool(mask[n, i, j]))
+    near(y, wanted[0])
+    near(p, wanted[1])
+    assert not y[1, 2].any()
+    assert not p[1, 2].any()
+
+
+@WAYS
+@BOTH
+def test_additive(way: str, device: str, major: bool) -> None:
+    fields, seen = SEES[way]
+    query, memory = drawn(4, 5, 3), drawn(4, 5, 2)
+    given = [first(major, query), first(major, memory)] + ([LENGTHS] if way in ("lengths", "both") else [])
+    body = f"attention_param {{ num_output: 6 {fields} time_major: {str(major).lower()} {GAUSS} }}"
+    with opened("AdditiveAttention", body, *given, tops=2, device=device) as net:
+        y, p = outcome(net, *given)
+        w, u, b, v = weights(net)
+
+    def score(n: int, i: int, j: int) -> float:
+        return float(sum(v[0, a] * math.tanh(w[a] @ query[n, i] + u[a] @ memory[n, j] + b[a]) for a in range(6)))
+
+    wanted = weighted(score, memory, 5, seen)
+    near(first(major, y), wanted[0])
+    near(p, wanted[1])
+
+
+@WAYS
+@BOTH
+@pytest.mark.parametrize("rotary", [False, True])
+def test_multihead(way: str, device: str, major: bool, rotary: bool) -> None:
+    fields, seen = SEES[way]
+    x = drawn(4, 5, 8)
+    given = [first(major, x), *([LENGTHS] if way in ("lengths", "both") else [])]
+    turns = "rotary: true rotary_base: 100" if rotary else ""
+    body = f"attention_param {{ num_heads: 2 {fields} {turns} time_major: {str(major).lower()} {GAUSS} }}"
+    with opened("MultiHeadAttention", body, *given, tops=2, device=device) as net:
+        y, p = outcome(net, *given)
+        x = np.where(np.arange(5)[None, :, None] < LENGTHS[:, None, None], x, 0) if len(given) > 1 else x
+        wanted = multihead(x, x, weights(net), 2, seen, 100 if rotary else 0)
+    if len(given) > 1:  # what comes out behind a length is 0
+        wanted[0][np.arange(5)[None] >= LENGTHS[:, None]] = 0
+    near(first(major, y), wanted[0])
+    near(p, wanted[1])
+
+
+def test_multihead_over_a_memory() -> None:
+    x, memory = drawn(4, 2, 6), drawn(4, 5, 3)
+    body = f"attention_param {{ num_heads: 3 key_size: 2 value_size: 4 num_output: 5 {GAUSS} }}"
+    with opened("MultiHeadAttention", body, x, memory, LENGTHS) as net:
+        near(outcome(net, x, memory, LENGTHS)[0], multihead(x, memory, weights(net), 3, SEES["lengths"][1])[0])
+    mask = (RNG.random((4, 3, 2, 5)) < 0.6).astype("float32")
+    with opened("MultiHeadAttention", body, x, memory, mask, tops=2) as net:
+        shown = outcome(net, x, memory, mask)[1]
+    assert not shown[mask == 0].any()
+    near(shown.sum(-1), mask.any(-1))
+
+
+# -------------------------------------------------------------------------------------------------------------- padding
+KINDS = {
+    "DotProductAttention": ("", lambda: [drawn(4, 2, 3), drawn(4, 5, 3), drawn(4, 5, 2)], [1, 2]),
+    "AdditiveAttention": (f"num_output: 3 {GAUSS}", lambda: [drawn(4, 2, 3), drawn(4, 5, 3)], [1]),
+    "MultiHeadAttention": (f"num_heads: 2 {GAUSS}", lambda: [drawn(4, 5, 4)], [0]),
+    "MultiHeadAttention memory": (f"num_heads: 2 {GAUSS}", lambda: [drawn(4, 2, 4), drawn(4, 5, 4)], [1]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_padding_is_never_looked_at(kind: str, device: str) -> None:
+    """With no numbers at all behind the lengths everything is as before, and no gradient gets there; a sequence in a
+    batch is as it is alone, without padding."""
+    fields, make, padded = KINDS[kind]
+    kind, body, given = kind.split()[0], f"attention_param {{ {fields} }}", make()
+    behind = np.arange(5)[None] >= LENGTHS[:, None]
+    found = []
+    with opened(kind, body, *given, LENGTHS, device=device) as net:
+        seed = drawn(*net.blobs["y0"].shape)
+        blobs = weights(net) if "t" in net.params else []
+        for filling in (0.0, np.nan):
+            for i in padded:
+                given[i][behind] = filling
+            y = outcome(net, *given, LENGTHS)[0]
+            net.clear_param_diffs()
+            net.backward(y0=seed)
+            diffs = [np.array(net.blobs[f"x{i}"].diff) for i in range(len(given))]
+            found.append([y, *diffs, *(np.array(blob.diff) for blob in net.params.get("t", []))])
+            for i in padded:
+                assert not diffs[i][behind].any()
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for n, length in enumerate(LENGTHS.astype(int)):
+        if not length:
+            bias = blobs[-1] if kind.startswith("Multi") and len(given) > 1 else 0
+            near(found[0][0][n], np.zeros_like(found[0][0][n]) + bias)
+            continue
+        alone = [x[n : n + 1, :length] if i in padded else x[n : n + 1] for i, x in enumerate(given)]
+        with opened(kind, body, *alone, device=device) as net:
+            for blob, value in zip(net.params.get("t", []), blobs, strict=True):
+                blob.data[...] = value
+            y = outcome(net, *alone)[0]
+            near(found[0][0][n : n + 1, : y.shape[1]], y)
+
+
+# ---------------------------------------------------------------------------------------------------------------- cache
+@pytest.mark.parametrize("blocks", [[1] * 6, [3, 1, 2], [6]])
+@pytest.mark.parametrize("extra", ["", "rotary: true", "time_major: true"])
+def test_a_cache_sees_what_a_causal_layer_sees(blocks: list[int], extra: str) -> None:
+    x, major = drawn(2, 6, 8), "time_major" in extra
+    with opened("MultiHeadAttention", f"attention_param {{ num_heads: 2 causal: true {extra} {GAUSS} }}",
+                first(major, x)) as net:  # fmt: skip
+        wanted = outcome(net, first(major, x))[0]
+        blobs = weights(net)
+    at, cached = 0, None
+    parts = []
+    for count in blocks:
+        part = first(major, x[:, at : at + count])
+        body = f"attention_param {{ num_heads: 2 cache: 7 {extra} }}"
+        if cached is None:
+            cached = opened("MultiHeadAttention", body, part)
+            for blob, value in zip(cached.params["t"], blobs, strict=True):
+                blob.data[...] = value
+        else:
+            cached.reshape(x0=part.shape)
+        parts.append(first(major, outcome(cached, part)[0]))
+        at += count
+    assert cached is not None
+    near(np.concatenate(parts, axis=1), first(major, wanted))
+    cached.close()
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_a_cache_begins_anew_where_cont_says(device: str) -> None:
+    x, starts = drawn(2, 6, 4), {0: [0, 0], 2: [1, 0], 5: [0, 1]}
+    with opened("MultiHeadAttention", f"attention_param {{ cache: 5 rotary: true {GAUSS} }}", x[:, :1], np.ones(2),
+                device=device) as net:  # fmt: skip
+        got = np.concatenate([outcome(net, x[:, t : t + 1], np.array(starts.get(t, [1, 1]), "float32"))[0]
+                              for t in range(6)], axis=1)  # fmt: skip
+        blobs = weights(net)
+    for n, low, high in ((0, 0, 5), (0, 5, 6), (1, 0, 2), (1, 2, 6)):
+        part = x[n : n + 1, low:high]
+        near(got[n : n + 1, low:high], multihead(part, part, blobs, 1, SEES["causal"][1], 10000)[0])
+
+
+def test_a_cache_that_is_full_is_an_error() -> None:
+    x = drawn(2, 1, 4)
+    with opened("MultiHeadAttention", "attention_param { cache: 2 }", x) as net:
+        outcome(net, x)
+        outcome(net, x)
+        with pytest.raises(DataError, match=r"2 .*is not in 0\.\.1"):
+            outcome(net, x)
+        net.reset_states()
+        outcome(net, x)
+
+
+# ------------------------------------------------------------------------------------------------------------- position
+def sines(steps: int, size: int, begin: int, base: float = 10000) -> Any:
+    table = np.zeros((steps, size))
+    for t in range(steps):
+        for d in range(size):
+            angle = (begin + t) / base ** (d // 2 * 2 / size)
+            table[t, d] = math.cos(angle) if d % 2 else math.sin(angle)
+    return table
+
+
+@pytest.mark.parametrize("major", [False, True])
+def test_position_encoding(major: bool) -> None:
+    x, offset = drawn(2, 4, 5), np.array([0, 7], "float32")
+    time = f"time_major: {str(major).lower()}"
+    given = first(major, x)
+    with opened("PositionEncoding", f"position_encoding_param {{ {time} }}", given) as net:
+        near(first(major, outcome(net, given)[0]), x + sines(4, 5, 0))
+    with opened("PositionEncoding", f"position_encoding_param {{ {time} base: 9 }}", given, offset) as net:
+        wanted = x + np.stack([sines(4, 5, 0, 9), sines(4, 5, 7, 9)])
+        near(first(major, outcome(net, given, offset)[0]), wanted)
+    learned = f"position_encoding_param {{ {time} learned: true max_length: 11 }}"
+    with opened("PositionEncoding", learned, given, offset) as net:
+        rows = weights(net)[0]
+        assert 0.005 < rows.std() < 0.04
+        near(first(major, outcome(net, given, offset)[0]), x + np.stack([rows[:4], rows[7:]]))
+        with pytest.raises(DataError, match=r"11 .*is not in 0\.\.10"):
+            outcome(net, given, offset + 1)
+
+
+def test_positions_are_counted_on() -> None:
+    x = drawn(2, 2, 6)
+    with opened("PositionEncoding", "position_encoding_param { carry: true }", x, np.ones(2)) as net:
+        for cont, begin in ((1, 0), (1, 2), (1, 4), (0, 0), (1, 2)):
+            near(outcome(net, x, np.full(2, cont, "float32"))[0], x + sines(2, 6, begin))
+
+
+# ------------------------------------------------------------------------------------------------------------ in a loop
+def test_additive_attention_as_the_step_of_a_loop() -> None:
+    """A decoder: h = tanh(A x + B context(h before)); the memory's share is computed once for all steps."""
+    text = f"""force_backward: true
+        layer {{ name: "x" type: "Input" top: "x" top: "m" top: "n" input_param {{ shape {{ dim: 3 dim: 2 dim: 4 }}
+          shape {{ dim: 5 dim: 2 dim: 3 }} shape {{ dim: 2 }} }} }}
+        layer {{ name: "t" type: "Recurrent" bottom: "x" bottom: "m" bottom: "n" top: "h_t" recurrent_net_param {{
+          static: "m" static: "n" state {{ name: "h" next: "h_t" dim: 4 }} body {{
+            layer {{ name: "look" type: "AdditiveAttention" bottom: "h" bottom: "m" bottom: "n" top: "c"
+              attention_param {{ num_output: 6 time_major: true {GAUSS} }} }}
+            layer {{ name: "step" type: "Expr" bottom: "x" bottom: "c" top: "h_t" expr_param {{
+              expr: "tanh(x + c @ B)" weight {{ name: "B" shape {{ dim: 3 dim: 4 }} filler {{ type: "xavier" }} }} }} }}
+          }} }} }}"""
+    x, memory, lengths = drawn(3, 2, 4), drawn(5, 2, 3), np.array([2, 5], "float32")
+    with Net(parse_net(text)[0], schema.TEST) as net:
+        calls = [c for c in net.recording.forward if c.op.name == "gemm" and 6 in c.writes()[0].shape]
+        assert len(calls) == 3 + 1, "three steps of W q, and U m once"
+        got = np.array(net.forward(x=x, m=memory, n=lengths)["h_t"])
+        w, u, b, v, back = weights(net)
+    h = np.zeros((2, 4))
+    for t in range(3):
+        now = h
+
+        def score(n: int, _: int, j: int, now: Any = now) -> float:
+            return float(v[0] @ np.tanh(w @ now[n] + u @ memory[j, n] + b))
+
+        context, _ = weighted(score, memory.transpose(1, 0, 2), 1, lambda n, i, j: j < lengths[n])
+        h = np.tanh(x[t] + context[:, 0] @ back)
+        near(got[t], h)
+
+
+# -------------------------------------------------------------------------------------------------------------- refused
+_X = np.zeros((2, 4, 6))
+REFUSED = [
+    ("DotProductAttention", "", [_X, np.zeros((2, 4, 5)), _X], ["one length D", "x1"]),
+    ("DotProductAttention", "", [_X, _X, np.zeros((2, 3, 6))], ["a value for each key"]),
+    ("DotProductAttention", "", [np.zeros(3), _X, _X], ["a query of 3 axes", "got 1"]),
+    ("DotProductAttention", "causal: true", [_X, np.zeros((2, 3, 6)), np.zeros((2, 3, 6))], ["causal", "4 and 3"]),
+    ("DotProductAttention", "", [_X, _X, _X, np.zeros(3)], ["lengths or a mask", "N = 2"]),
+    ("DotProductAttention", "", [_X, _X, _X, np.zeros((2, 4, 3))], ["N Tq Tk = 2 4 4"]),
+    ("DotProductAttention", "num_heads: 2", [_X, _X, _X], ["has no num_heads", "learned_scale"]),
+    ("DotProductAttention", "dropout_ratio: 1", [_X, _X, _X], ["dropout_ratio is 1"]),
+    ("DotProductAttention", "scale: inf", [_X, _X, _X], ["scale is inf"]),
+    ("AdditiveAttention", "", [_X, _X], ["has no num_output"]),
+    ("AdditiveAttention", "num_output: 3", [_X, np.zeros((3, 4, 6))], ["as many memories"]),
+    ("AdditiveAttention", "num_output: 3 rotary: true", [_X, _X], ["has no rotary"]),
+    ("MultiHeadAttention", "num_heads: 4", [_X], ["6 values", "4 heads", "key_size"]),
+    ("MultiHeadAttention", "num_heads: 0", [_X], ["num_heads is 0"]),
+    ("MultiHeadAttention", "key_size: 0", [_X], ["key_size is 0"]),
+    ("MultiHeadAttention", "num_heads: 2 rotary: true", [_X], ["pairs", "key_size is 3"]),
+    ("MultiHeadAttention", "rotary_base: -1", [_X], ["rotary_base is -1"]),
+    ("MultiHeadAttention", "", [_X, np.zeros((3, 4, 6))], ["as many memories"]),
+    ("MultiHeadAttention", "", [_X, np.zeros((2, 2))], ["lengths or a mask", "got 2 axes"]),
+    ("MultiHeadAttention", "", [_X, np.zeros(2), np.zeros(2)], ["3 bottoms"]),
+    ("MultiHeadAttention", "cache: 0", [_X], ["cache is 0"]),
+    ("MultiHeadAttention", "cache: 3", [_X], ["4 steps", "keeps 3"]),
+    ("MultiHeadAttention", "cache: 8", [_X, _X], ["with cache", "cont (N = 2)"]),
+    ("MultiHeadAttention", 'weight_filler { type: "glorot" }', [_X], ["glorot"]),
+    ("PositionEncoding", "", [np.zeros((2, 3))], ["3 axes", "got 2"]),
+    ("PositionEncoding", "", [_X, np.zeros(3)], ["one number a sequence", "N = 2"]),
+    ("PositionEncoding", "base: 0", [_X], ["base is 0"]),
+    ("PositionEncoding", "max_length: 9", [_X], ["learned: true"]),
+    ("PositionEncoding", "learned: true max_length: 3", [_X], ["4 steps", "max_length is 3"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields", "bottoms", "words"), REFUSED, ids=lambda v: v if isinstance(v, str) else "")
+def test_refused(kind: str, fields: str, bottoms: list[Any], words: list[str]) -> None:
+    field = "position_encoding_param" if kind.startswith("Position") else "attention_param"
+    net, source = parse_net(text_of(kind, f"{field} {{ {fields} }}" if fields else "", *bottoms), "net.prototxt")
+    with pytest.raises(ConfigError) as error:
+        build(net, source, State(schema.TRAIN))
+    message = str(error.value)
+    assert message.startswith("net.prototxt:")
+    assert f"t ({kind})" in message
+    for word in words:
+        assert word in message, message
