@@ -14,7 +14,7 @@ from ..types import Shape, Spec
 from .base import Count, stop
 from .sight import Attention, Sight
 
-_KEEP = rule(["a", "b", "c"], ["x", "y", "z"], "x = a; y = b; z = c")
+_KEEP = rule(["a"], ["x"], "x = a")
 
 
 class MultiHeadAttention(Attention):
@@ -219,7 +219,8 @@ class MultiHeadAttention(Attention):
             found.append(whole)
         after = k.temp("after", (streams,))
         k.pointwise([k.view(begin, (streams,))], after, expr=f"a + {count}")
-        k.update([*found, after], [self.past_keys, self.past_values, self.position], rule=_KEEP)
+        for new, state in zip((*found, after), (self.past_keys, self.past_values, self.position), strict=True):
+            k.update([new], [state], rule=_KEEP)
         sight.only("{0} <= {1}", self.slots, places)
         return found[0], found[1]
 

@@ -64,6 +64,15 @@ NETS = {
         'layer { name: "l" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "l" }\n',
         "",
     ),
+    "attention": (
+        'layer { name: "d" type: "Input" top: "x" top: "n" top: "t" input_param { shape { dim: 2 dim: 3 dim: 4 } '
+        "shape { dim: 2 } shape { dim: 2 dim: 3 dim: 4 } } }\n"
+        'layer { name: "pos" type: "PositionEncoding" bottom: "x" top: "p" }\n'
+        'layer { name: "att" type: "MultiHeadAttention" bottom: "p" bottom: "n" top: "y" attention_param { '
+        "num_heads: 2 causal: true bias_term: false } }\n"
+        'layer { name: "l" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "l" }\n',
+        "",
+    ),
     "shared_clipped_and_summed": (
         IMAGES + 'layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" inner_product_param { num_output: 3 } '
         'param { name: "w" } '

@@ -160,7 +160,7 @@ def test_the_example_of_the_design() -> None:
         ("state < level: 1 }", "1:18: > is wanted here to close state of line 1, got }"),
         ("name: 'x' }", "1:11: } closes nothing: no block is open here"),
         ("layer { clip_param { min: 1 } }", "1:9: clip_param lacks max, which has no default"),
-        ("layer { num_output: 3 }", "it belongs into convolution_param or embed_param or inner_product_param or "),
+        ("layer { kernel_size: 3 }", "it belongs into convolution_param or pooling_param"),
         ("[a.b]: 3", "1:1: the name of a field is wanted here, got ["),
         ("3: 4", "1:1: the name of a field is wanted here, got 3"),
         ("; name: 'x'", "1:1: the name of a field is wanted here, got ;"),
