@@ -9,11 +9,14 @@ does not train.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from common import ROOT, arguments, median, ratio, take_turns, torch_or_none, write
 
 from netrun.config import schema
 from netrun.config.upgrade import read_net, read_solver
+from netrun.data.feeder import Cursor, Feeder, Floats
 from netrun.solver import Solver
 
 NETS = {
@@ -72,7 +75,34 @@ def our_solver(path: str, net: schema.NetParameter) -> Solver:
         message.ClearField(field)
     message.net_param.CopyFrom(net)
     message.random_seed, message.base_lr, message.max_iter = 1, 1e-3, 10**9
-    return Solver(message)
+    solver = Solver(message)
+    feeders = solver.runners[0].feeders
+    for layer, feeder in feeders.items():  # DummyData draws new noise for every batch; PyTorch's side keeps its own
+        feeders[layer] = Same(feeder)
+    return solver
+
+
+class Same:
+    """Delivers the first batch of a feeder again and again."""
+
+    def __init__(self, feeder: Feeder) -> None:
+        self.names, self.shapes, self.records = feeder.names, feeder.shapes, feeder.records
+        self.batch = feeder.next()
+        feeder.close()
+
+    def next(self) -> Sequence[Floats]:
+        """The batch."""
+        return self.batch
+
+    def state(self) -> Cursor:
+        """The beginning, always."""
+        return Cursor()
+
+    def restore(self, cursor: Cursor) -> None:
+        """There is nothing to go back to."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def torch_sides(torch, net, shape, classes):  # type: ignore[no-untyped-def]
