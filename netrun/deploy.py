@@ -11,7 +11,8 @@ from .config import schema
 from .config.upgrade import read_net
 from .device import Device
 from .errors import ConfigError, NetrunError, UsageError
-from .layers.base import Context, Layer, layer_type
+from .layers.base import Context, Layer
+from .layers.lookup import layer_type
 from .net import Net
 from .types import Shape
 

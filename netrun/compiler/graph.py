@@ -13,8 +13,9 @@ from dataclasses import replace
 from ..config import schema
 from ..config.source import Source
 from ..errors import ConfigError, NetrunError, Problem, Where, nearest
-from ..layers.base import Context, Declared, Layer, layer_type
+from ..layers.base import Context, Declared, Layer
 from ..layers.body import Body, Build, Given, Path
+from ..layers.lookup import layer_type
 from ..types import Numerics, Shape, Spec
 from .body import build_body
 from .nodes import AUTOMATIC, Graph, Node, Value

@@ -34,7 +34,8 @@ from . import (
     sequences,
     shape,
 )
-from .base import Context, Layer, layer_type
+from .base import Context, Layer
+from .lookup import layer_type
 
 __all__ = [
     "Context", "Layer", "activation", "attention", "branch", "conv", "dense", "dropout", "expr", "filter", "forks",

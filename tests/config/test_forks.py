@@ -16,7 +16,7 @@ from netrun.config.fields import fields_of
 from netrun.config.upgrade import parse_net, parse_solver, read_solver
 from netrun.errors import ConfigError
 from netrun.layers import Layer
-from netrun.layers.base import layer_type
+from netrun.layers.lookup import layer_type
 from netrun.net import Net
 
 SSD = """name: "ssd"
