@@ -5,8 +5,8 @@ net, so they outlive it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,41 +17,23 @@ from .config import schema
 from .data.feeder import Feeder
 from .device import Array, Device
 from .errors import NetrunError
+from .forms import Form, check_parameters, part_of, recompiled
 from .layers.feeders import DummyFeeder
 from .layers.inputs import MemoryData
 from .params import initialise
-from .program import Program
 from .recipe import Recipe, constant_tops
 from .runner import fit, label_ranges, open_layer
-from .session import SHARED, Session
+from .session import SHARED
 from .types import Shape, Spec, Tensor
 from .varying import open_session
 from .visible import ShapeMismatchError, Visible
-from .whole import Move, Whole, compile_whole
+from .whole import compile_whole
 
 KEPT = 8
 """Sets of input shapes that stay compiled."""
 
 Key = tuple[str, str, int]
 """("blob", its name, 0) or ("param", layer, its number)."""
-
-
-@dataclass(eq=False)
-class Form:
-    """A net compiled and bound for one set of input shapes."""
-
-    whole: Whole
-    session: Session
-    both_ways: bool
-    parts: dict[tuple[bool, int, int], Callable[[], None]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        graph, clock = self.whole.recording.graph, self.whole.recording.clock
-        nodes, calls = graph.nodes, self.session.program.calls
-        self.loose, self.varying = graph.loose, bool(graph.varying)
-        self.clocked = self.loose or any(t.root is clock for call in calls for t in call.tensors())
-        """Whether anything in the net depends on the number of the pass."""
-        self.fed = [(i, n) for i, n in enumerate(nodes) if n.layer.fed and n.layer.type != "Input"]
 
 
 class Engine:
@@ -114,7 +96,7 @@ class Engine:
         initialise(whole.recording, self.shared, self.recipe.seed)
         first = whole.recording, whole.program
         kept = {tensor for tensor, _ in whole.weights() if self.own.holds(tensor)}
-        session = open_session(first, _again, self.device, self.shared, self.own)
+        session = open_session(first, recompiled, self.device, self.shared, self.own)
         form = Form(whole, session, self.both_ways)
         for tensor, weight in whole.weights():
             if tensor not in kept:  # what a person put in its place stays
@@ -130,7 +112,7 @@ class Engine:
         self.now = self._settle(graph)
         whole = self.now.whole
         aside = Visible(self.device)
-        again = open_session((whole.recording, whole.program), _again, self.device, self.shared, aside)
+        again = open_session((whole.recording, whole.program), recompiled, self.device, self.shared, aside)
         for position, shapes in fed:  # what the data layers brought last
             self.now.session.fit(position, shapes)
             again.fit(position, shapes)
@@ -162,7 +144,7 @@ class Engine:
             memory.send()
         try:
             form = self._settle()
-            _check_parameters(self.graph, form.whole.recording.graph)
+            check_parameters(self.graph, form.whole.recording.graph)
         except NetrunError:
             self.shapes = before
             raise
@@ -282,7 +264,7 @@ class Engine:
     def _run(self, form: Form, backward: bool, low: int, high: int) -> None:
         part = form.parts.get((backward, low, high))
         if part is None:
-            part = form.parts[backward, low, high] = self._part(form, backward, low, high)
+            part = form.parts[backward, low, high] = part_of(form, backward, low, high)
         shared, own = self.shared, self.own
         if shared.looked or own.looked:
             shared.send()
@@ -292,37 +274,6 @@ class Engine:
             own.renew()
         else:
             part()
-
-    def _part(self, form: Form, backward: bool, low: int, high: int) -> Callable[[], None]:
-        nodes = form.whole.recording.graph.nodes
-        wanted = {node.name for node in nodes[low : high + 1]}
-        names = {node.name for node in nodes}
-        last = high == len(nodes) - 1
-
-        def within(origin: str) -> bool:
-            if origin.endswith("'") != backward:
-                return False
-            name = origin.rstrip("'")
-            return name in wanted or (last and name not in names)
-
-        step = form.session.part(within)
-        before, after = form.whole.moves(backward, low, high)
-        if not before and not after:
-            return step
-        session = form.session
-
-        def move(pairs: Sequence[Move]) -> None:
-            for source, target in pairs:
-                array = session.array(source)
-                # a host array goes as it is: no copy of a copy
-                session.write(target, array if isinstance(array, np.ndarray) else session.read(source))
-
-        def run() -> None:
-            move(before)
-            step()
-            move(after)
-
-        return run
 
     def loss(self, low: int, high: int) -> float:
         """What these layers contribute to the total loss."""
@@ -403,20 +354,6 @@ class Engine:
         for form in self._forms.values():
             for node in form.whole.recording.graph.nodes:
                 node.layer.close()
-
-
-def _again(graph: Graph) -> tuple[Recording, Program]:
-    whole = compile_whole(graph)
-    return whole.recording, whole.program
-
-
-def _check_parameters(old: Graph, new: Graph) -> None:
-    for before, after in zip(old.parameters, new.parameters, strict=True):
-        if before.spec != after.spec:
-            raise ShapeMismatchError(
-                f"{after.layer}: its parameter {after.declared.name} has the shape {before.spec}, for these inputs it "
-                f"would need {after.spec}"
-            )
 
 
 __all__ = ["Engine", "Form", "Key"]

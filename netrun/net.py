@@ -23,6 +23,7 @@ from .config.upgrade import read_net, upgrade_net
 from .device import Device, open_device
 from .engine import Engine
 from .errors import UsageError
+from .forms import shared_pairs
 from .names import Named, NamedParameters, unknown_layer
 from .params import LoadOptions, Report, load
 from .predict import Images, Predictor
@@ -322,26 +323,8 @@ class Net:
             raise TypeMismatchError(f"share_with wants a net, got {type(other).__name__}")
         if self.device is not other.device and self.device.name != other.device.name:
             raise UsageError(f"nets share parameters on one device only: {self.device.name}, {other.device.name}")
-        pairs = []
-        for node in other.graph.nodes:
-            mine = next((n for n in self.graph.nodes if n.name == node.name), None)
-            if mine is None:
-                continue
-            if len(mine.parameters) != len(node.parameters):
-                counts = f"{len(mine.parameters)} here, {len(node.parameters)} there"
-                raise ShapeMismatchError(
-                    f"share_with: layer {node.name} has another number of parameter blobs: {counts}"
-                )
-            for own, theirs in zip(mine.parameters, node.parameters, strict=True):
-                if own.spec.shape != theirs.spec.shape:
-                    raise ShapeMismatchError(
-                        f"share_with: {node.name}, {own.declared.name}: {own.spec} here, {theirs.spec} there"
-                    )
-                pairs.append(
-                    (self.recording.parameters[own.owner or own], other.recording.parameters[theirs.owner or theirs])
-                )
-        for own_tensor, their_tensor in pairs:
-            self.memory.adopt(own_tensor, other.memory, their_tensor)
+        for own, theirs in shared_pairs(self.recording, other.recording):
+            self.memory.adopt(own, other.memory, theirs)
         self._engine.rebind()
 
     # -------------------------------------------------------------------------------------------------------- keeping

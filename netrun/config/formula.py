@@ -8,7 +8,7 @@
     atom    = NUMBER | STRING | NAME | "true" | "false" | FUNCTION "(" expr {"," expr} ")" | "(" expr ")"
             | "[" [expr {"," expr}] "]"
 
-Signs and their strength are those of ``netrun/expression.py``, the expressions of kernels. The values differ: there
+Signs and their strength are those of ``netrun/expression``, the expressions of kernels. The values differ: there
 they are arrays of floats, and are differentiated; here they are whole numbers (exact), floats, texts, booleans and
 lists, known before there is a net, and errors carry their place in the file. ``/`` of whole numbers is a whole number
 where it comes out even. Nothing is ever handed to Python's ``eval``.

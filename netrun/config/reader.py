@@ -13,38 +13,20 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from netrun.config.cursor import CLOSERS, Cursor, TooMuch, Trouble
+from netrun.config.cursor import CLOSERS, TooMuch
 from netrun.config.expand import Expander
-from netrun.config.fields import Field, Fields, fields_of
-from netrun.config.forks import ENGINES, field_of
-from netrun.config.lexer import END, NAME, NUMBER, STRING, Tokens, closed, shown, unescape
+from netrun.config.fields import Field, fields_of
+from netrun.config.forks import ENGINES
+from netrun.config.lexer import END, NAME, STRING, Tokens, closed, shown, unescape
+from netrun.config.recovery import VALUES, Block, Recovery
 from netrun.config.source import Mark, Source
-from netrun.errors import nearest
 
 DEEPEST = 100
 """Blocks inside blocks that are accepted."""
 _ROOTS = {"NetParameter": "net", "SolverParameter": "solver"}
-_VALUES = (NAME, NUMBER, STRING)
 
 
-class Block:
-    """An open block: the message it fills, its position, and the fields it may have."""
-
-    __slots__ = ("bad", "closer", "depth", "fields", "mark", "message", "name", "title", "up")
-
-    def __init__(self, message: Message, mark: Mark, name: str, closer: str, up: Block | None) -> None:
-        self.message = message
-        self.mark = mark
-        self.name = name  # of the field it is the value of; for the whole text what it is: "net"
-        self.title = f"a {name}" if up is None or name in ("layer", "layers") else name
-        self.closer = closer
-        self.up = up
-        self.depth: int = up.depth + 1 if up else 0
-        self.fields: Fields = fields_of(message.DESCRIPTOR)
-        self.bad: set[str] = set()  # fields that stand in the text but whose value was refused
-
-
-class Reader(Cursor):
+class Reader(Recovery):
     """Fills one message from one text. ``problems`` holds everything that was wrong."""
 
     def __init__(
@@ -55,9 +37,7 @@ class Reader(Cursor):
         lenient: bool = False,
         language: Expander | None = None,
     ) -> None:
-        super().__init__(tokens, source)
-        self.lenient = lenient
-        self.language = language  # what the tokens were expanded by, if they were
+        super().__init__(tokens, source, lenient, language)
         self.leave = DEEPEST + 1  # blocks deeper than this are being left, a bracket is missing
         name = message.DESCRIPTOR.name
         self.root = Block(message, source.root, _ROOTS.get(name, name), "", None)
@@ -109,12 +89,13 @@ class Reader(Cursor):
         name = texts[first]
         field = block.fields.by_name.get(name) or self.mapped(block, name)
         if field is None:
-            self.unknown(block, name)
+            if not self.bracket(block, name):
+                self.unknown(block, name)
         else:
             self.i = first + 1
             if texts[first + 1] == ":":
                 self.i += 1
-            elif field.message is None and kinds[first + 1] in _VALUES and not self.starts_field(first + 1):
+            elif field.message is None and kinds[first + 1] in VALUES and not self.starts_field(first + 1):
                 self.report(first + 1, f"{name} wants a colon in front of its value: {name}: {field.wants}")
                 block.bad.add(name)
             if texts[self.i] == "[" and field.repeated:
@@ -250,87 +231,6 @@ class Reader(Cursor):
             self.report(self.i - 1, f"{field.name}: the escapes in this text make bytes that are not UTF-8")
             return None
 
-    # ---- what is wrong, and where reading goes on
-
-    def refuse(self, field: Field) -> None:
-        """The token here is no value of the field: say so and step over it."""
-        i = self.i
-        kind, text = self.kinds[i], self.texts[i]
-        if kind == END or text in ("}", ">", "]", ",", ";") or (kind == NAME and self.starts_field(i)):
-            self.report(i - 1, f"{field.name} has no value; it wants {field.wants}")
-        elif text in CLOSERS:
-            got = "a list" if text == "[" else "a block"
-            one = " and takes only one" if text == "[" and not field.repeated else ""
-            self.report(i, f"{field.name} wants {field.wants}{one}, got {got}")
-            self.skip(i)
-        else:
-            named = self.language is not None and kind == NAME and text in self.language.known
-            self.report(i, field.refusal(kind, text) + (f"; a value of that name is written ${text}" if named else ""))
-            self.i += 1
-            if text in ("-", "+") and self.kinds[self.i] in _VALUES and not self.starts_field(self.i):
-                self.i += 1
-            while self.kinds[self.i] == STRING == kind:
-                self.i += 1
-
-    def unknown(self, block: Block, name: str) -> None:
-        """A field that the block does not have: report it (or the bracket missing before it) and step over it."""
-        i = self.i
-        if self.bracket(block, name):
-            return
-        outer = block.up
-        while outer and name not in outer.fields.by_name:
-            outer = outer.up
-        what = f'{block.title} has no field "{name}"'
-        foreign = field_of(block.fields.type, name)
-        if foreign and self.lenient and foreign.status in ("ignorable", "layer"):
-            self.notice(i, f"{block.name}: {name} is left out: it is of {foreign.fork} ({foreign.what})")
-            self.pass_over()
-            return
-        if foreign:
-            what += f": {foreign.told}"
-        elif outer:
-            what += f"; it belongs into the {outer.name} around it"
-        else:
-            own = self.language.defs if self.language else ()
-            if name in own:
-                used = "{" in (self.texts[i + 1], self.texts[min(i + 2, len(self.texts) - 1)])
-                why = "stands further below, and a def comes before its uses" if used else "is used with a block in { }"
-                what += f"; def {name} {why}"
-            else:
-                what += nearest(name, [*block.fields.by_name, *own]) or self.owners(block, name)
-        self.trouble(self.starts[i], what, unknown=name if block.up is None and not foreign else "")
-        self.pass_over()
-
-    def mapped(self, block: Block, name: str) -> Field | None:
-        """The field that a field of another Caffe is read as; its name and value are replaced in the tokens."""
-        row = field_of(block.fields.type, name)
-        if row is None or not row.into:
-            return None
-        at = self.i + (2 if self.texts[self.i + 1] == ":" else 1)
-        if self.texts[at] in row.values:
-            self.kinds[at], self.texts[at] = NAME, row.values[self.texts[at]]
-        value = self.texts[at]
-        shown_value = "" if value in CLOSERS else f": {value}"
-        remark = f" ({row.what})" if row.what else ""
-        self.notice(self.i, f"{block.name}: {name} of {row.fork} is read as {row.into}{shown_value}{remark}")
-        return block.fields.by_name[row.into]
-
-    def notice(self, i: int, what: str) -> None:
-        """Something at token i that was read in another way than it stands there."""
-        self.source.notices.append(f"{self.source.at(self.starts[i])}: {what}")
-
-    def pass_over(self) -> None:
-        """Step over the name of a field and whatever value it has."""
-        self.i += 1
-        if self.texts[self.i] == ":":
-            self.i += 1
-        if self.texts[self.i] in CLOSERS:
-            self.skip(self.i)
-        elif self.kinds[self.i] in _VALUES and not self.starts_field(self.i):
-            self.i += 1
-            while self.kinds[self.i - 1] == STRING and self.kinds[self.i] == STRING:
-                self.i += 1
-
     def bracket(self, block: Block, name: str) -> bool:
         """Whether a field that the block does not have shows a closing bracket too few or too many before it.
 
@@ -357,23 +257,3 @@ class Reader(Cursor):
         )
         self.leave = outer.depth
         return True
-
-    def owners(self, block: Block, name: str) -> str:
-        """``; it belongs into convolution_param, ...`` if blocks inside this one have the field."""
-        inside = [
-            field.name
-            for field in block.fields.by_name.values()
-            if field.message is not None and name in fields_of(field.message).by_name
-        ]
-        return f"; it belongs into {' or '.join(inside)}" if 0 < len(inside) <= 4 else ""
-
-    def twice(self, block: Block, field: Field, at: int) -> None:
-        """Report a second value of a field that takes one."""
-        self.report(at, f"{field.name} is given twice, first in {self.line(block.mark.fields[field.name][0].at)}")
-
-    def name_layer(self, message: Any, troubles: list[Trouble]) -> None:
-        """Tell the problems inside a layer the name of the layer, which may stand at its end."""
-        name = message.name or (message.layer.name if "layer" in fields_of(message.DESCRIPTOR).by_name else "")
-        for trouble in troubles:
-            if trouble.layer is None and name:
-                trouble.layer = name

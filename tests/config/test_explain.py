@@ -65,8 +65,8 @@ def test_a_field_that_is_a_message_shows_it_too() -> None:
 def test_a_field_of_several_messages_shows_all_of_them_briefly() -> None:
     blocks = explain("weight_filler").split("\n\n")
     owners = sorted(block.partition(".")[0] for block in blocks)
-    assert owners == ["AttentionParameter", "ConvolutionParameter", "EmbedParameter", "InnerProductParameter",
-                      "PositionEncodingParameter", "RecurrentParameter", "SampledSoftmaxParameter"]  # fmt: skip
+    assert {"ConvolutionParameter", "EmbedParameter", "InnerProductParameter", "RecurrentParameter"} <= {*owners}
+    assert len(blocks) == len({*owners})
     assert all(block.endswith("Its fields: netrun explain FillerParameter") for block in blocks)
 
 

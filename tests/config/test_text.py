@@ -304,9 +304,12 @@ def test_reading_is_fast() -> None:
     layer += '    weight_filler {\n      type: "xavier"\n      std: 0.01\n    }\n  }\n}\n'
     content = "".join(layer % i for i in range(385))
     assert content.count("\n") > 5000
-    begin = time.perf_counter()
-    text.parse(content, schema.NetParameter)
-    assert time.perf_counter() - begin < 0.3
+    spent = []
+    for _ in range(3):  # of the processor: what else the machine does is no matter
+        begin = time.process_time()
+        text.parse(content, schema.NetParameter)
+        spent.append(time.process_time() - begin)
+    assert min(spent) < 0.3
 
 
 def test_files_that_are_no_prototxt(tmp_path: Path) -> None:
