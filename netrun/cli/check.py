@@ -13,6 +13,7 @@ from ..compiler.graph import State, build
 from ..compiler.record import record
 from ..compiler.rules import is_included
 from ..config import schema
+from ..config.explain import index
 from ..config.paths import resolve
 from ..config.source import Source
 from ..errors import NetrunError, Problem
@@ -123,6 +124,9 @@ def _check_net(net: SolverNet, folder: str, report: Report) -> None:
     blind = False
     for position, layer in _included(net.message, net.state):
         where = ("layer", position)
+        for block, own in _unread(layer):
+            what = f"{layer.name} ({layer.type}): {block} is not read by this type{f', {own} is' if own else ''}"
+            report.warn(Problem(what, source.where(*where, block)))
         for block in SOURCES:
             name = getattr(layer, block).source if layer.HasField(block) else ""
             if name and not _exists(name, source.folder, f"{layer.name}: the source", source, (*where, block), report):
@@ -138,7 +142,7 @@ def _check_net(net: SolverNet, folder: str, report: Report) -> None:
         return
     graph = report.attempt(lambda: build(net.message, source, net.state, folder=source.folder))
     if graph is not None and report.attempt(lambda: record(graph)) is not None:
-        report.checked.append(f"{title}: {len(graph.nodes)} layers")
+        report.checked.append(f"{title}: {len(graph.nodes)} layer{'s' * (len(graph.nodes) != 1)}")
 
 
 def _exists(name: str, folder: str, what: str, source: Source, path: tuple[str | int, ...], report: Report) -> bool:
@@ -146,6 +150,17 @@ def _exists(name: str, folder: str, what: str, source: Source, path: tuple[str |
         return True
     report.warn(Problem(f"{what} {name} is not there", source.where(*path)))
     return False
+
+
+def _unread(layer: schema.LayerParameter) -> Iterator[tuple[str, str]]:
+    """Blocks of parameters that a layer's type has no use for, each with the one that it has, or ""."""
+    kind = Layer.registry.get(layer.type)
+    if kind is None:
+        return
+    readers = index().readers()
+    for block, _ in layer.ListFields():
+        if block.name in readers and block.name != kind.param and layer.type not in readers[block.name]:
+            yield block.name, "" if layer.HasField(kind.param or block.name) else kind.param
 
 
 def _included(net: schema.NetParameter, state: State) -> Iterator[tuple[int, schema.LayerParameter]]:

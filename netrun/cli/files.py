@@ -35,6 +35,8 @@ def read_any(
         try:
             return read_solver(path, lenient) if upgraded else text.read(path, schema.SolverParameter, lenient)
         except ConfigError as as_solver:
+            if text.is_other_kind(as_solver) != text.is_other_kind(as_net):
+                raise (as_net if text.is_other_kind(as_solver) else as_solver) from None
             if len(as_net.problems) == len(as_solver.problems):
                 raise (as_net if _has_layers(path) else as_solver) from None
             raise min(as_net, as_solver, key=lambda error: len(error.problems)) from None

@@ -12,7 +12,7 @@ from ..config.source import Source
 from ..device import open_device
 from ..errors import NetrunError, UsageError, nearest
 from ..gradcheck import Checked, LayerCheck, bottoms_of
-from ..solver_nets import net_to_train
+from ..solver_nets import check_counts, net_to_train
 from . import results
 from .files import build_with, read_any, state_of
 
@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     message, source = read_any(args.file, args.lenient)
     state = state_of(args)
     if isinstance(message, schema.SolverParameter):
+        check_counts(message, source)
         found = net_to_train(message, source, source.folder)
         message, source = found.message, found.source or source
     graph = build_with(message, source, state, args.input_shape)
@@ -76,9 +77,10 @@ def _show(rows: list[Checked], args: argparse.Namespace, source: Source) -> int:
             cells.append((r.layer, r.type, r.what, " ".join(map(str, r.shape)), r.made, error, r.verdict))
         if rows:
             print("\n".join(table(cells, right=(5,))))
-        layers = len({r.layer for r in rows})
+        passed = [r for r in rows if r.verdict != "none"]
+        layers = len({r.layer for r in passed})
         verdict = f"{len(wrong)} wrong" if wrong else "all right"
-        count = f"{len(rows)} gradient{'s' if len(rows) != 1 else ''} of {layers} layer{'s' if layers != 1 else ''}"
+        count = f"{len(passed)} gradient{'s' if len(passed) != 1 else ''} of {layers} layer{'s' if layers != 1 else ''}"
         print(f"{count}, float64 on {args.device}: {verdict}")
     for r in wrong:
         what = "is not finite" if r.verdict == "not finite" else f"is wrong: relative error {r.error:.1e}"

@@ -101,12 +101,25 @@ class Index:
 
     def layer_types(self) -> dict[str, Message]:
         """The message of each layer type, as the comments in LayerParameter say it: "For X, Y and Z layers."."""
-        found: dict[str, Message] = {}
+        return {name: self.messages[fields[0].type] for name, fields in self.layer_fields().items()}
+
+    def layer_fields(self) -> dict[str, list[Field]]:
+        """The fields of LayerParameter that are the own ones of each layer type, as their comments say it."""
+        found: dict[str, list[Field]] = {}
         for field in self.messages["LayerParameter"].fields:
             named = re.match(r"For ([\w, ]+) layers\.$", field.comment.partition("\n")[0])
             if named and field.type in self.messages:
                 for name in re.split(r", | and ", named[1]):
-                    found.setdefault(name, self.messages[field.type])
+                    found.setdefault(name, []).append(field)
+        return found
+
+    def readers(self) -> dict[str, set[str]]:
+        """The layer types that read each block of LayerParameter, of the blocks whose comments name any."""
+        found: dict[str, set[str]] = {}
+        for field in self.messages["LayerParameter"].fields:
+            named = re.match(r"For ([\w,\s]+) layers[.:]", field.comment)
+            if named and field.type in self.messages:
+                found[field.name] = set(re.split(r", | and ", named[1]))
         return found
 
     def starts(self) -> Iterator[dict[str, list[Item]]]:

@@ -9,11 +9,13 @@ from google.protobuf.message import Message
 from ..errors import nearest
 from .cursor import CLOSERS, Cursor, Trouble
 from .expand import Expander
+from .explain import index
 from .fields import Field, Fields, fields_of
 from .forks import field_of
 from .lexer import END, NAME, NUMBER, STRING, Tokens
 from .source import Mark, Source
 
+_LAYER = "LayerParameter"
 VALUES = (NAME, NUMBER, STRING)
 """Kinds of tokens that may be a value."""
 
@@ -77,6 +79,8 @@ class Recovery(Cursor):
             return
         if foreign:
             what += f": {foreign.told}"
+        elif hint := self.of_type(block, name):
+            what += hint
         elif outer:
             what += f"; it belongs into the {outer.name} around it"
         else:
@@ -119,6 +123,24 @@ class Recovery(Cursor):
             self.i += 1
             while self.kinds[self.i - 1] == STRING and self.kinds[self.i] == STRING:
                 self.i += 1
+
+    def of_type(self, block: Block, name: str) -> str:
+        """``; GroupNorm layers have normalization_param``, where the type of the layer stands in front."""
+        layer = block if block.fields.type == _LAYER else block.up
+        if layer is None or layer.fields.type != _LAYER:
+            return ""
+        kind = getattr(layer.message, "type", "")
+        fields = [f.name for f in index().layer_fields().get(kind, ())]
+        messages = {f: layer.fields.by_name[f].message for f in fields}
+        inside = [f for f, message in messages.items() if message and name in fields_of(message).by_name]
+        if layer is block and not name.endswith("_param"):
+            return f"; it belongs into {' or '.join(inside)}" if inside else ""
+        if layer is not block:  # a block that another type reads?
+            fields = [] if block.name in fields else inside
+        near = nearest(name, block.fields.by_name)
+        if not fields or any(f'"{f}"' in near for f in fields):
+            return ""
+        return f"; {kind} layers have {' and '.join(fields)}"
 
     def owners(self, block: Block, name: str) -> str:
         """``; it belongs into convolution_param, ...`` if blocks inside this one have the field."""

@@ -33,6 +33,8 @@ __all__ = ["decode", "parse", "read", "write"]
 
 M = TypeVar("M", bound=Message)
 
+_OTHER_KIND = "this is a {}, a {} is wanted"
+
 _KINDS: dict[str, tuple[str, type[Message], str]] = {
     "NetParameter": ("net", schema.SolverParameter, "solver"),
     "SolverParameter": ("solver", schema.NetParameter, "net"),
@@ -110,4 +112,10 @@ def _wrong_kind(reader: Reader, kind: type[Message], source: Source) -> list[Pro
     known = fields_of(other.DESCRIPTOR).by_name
     if not unknown or not unknown <= known.keys() or not source.root.fields.keys() <= known.keys():
         return []
-    return [Problem(f"this is a {got}, a {wanted} is wanted", Where(source.file))]
+    return [Problem(_OTHER_KIND.format(got, wanted), Where(source.file))]
+
+
+def is_other_kind(error: ConfigError) -> bool:
+    """Whether a file was refused because it is a solver where a net is wanted, or the other way round."""
+    found = {_OTHER_KIND.format(got, wanted) for wanted, _, got in _KINDS.values()}
+    return error.problems[0].what in found

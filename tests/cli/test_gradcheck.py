@@ -102,3 +102,14 @@ def test_an_unknown_layer(run: Any, folder: Path) -> None:
     write(folder, "right")
     found = run("gradcheck", "g.prototxt", "--layer", "gat")
     assert (found.code, found.err) == (2, '--layer: the net has no layer "gat"; did you mean "gate"?\n')
+
+
+def test_a_bottom_that_no_gradient_passes_to_is_shown_and_not_counted(run: Any) -> None:
+    found = run("gradcheck", str(CONFIGS / "expr" / "net.prototxt"), "--layer", "focal")
+    assert [line.split()[-1] for line in found.out.splitlines()[1:-1]] == ["ok", "none"]
+    assert "1 gradient of 1 layer, " in found.out
+
+
+def test_a_solver_without_a_net_is_told(run: Any, folder: Path) -> None:
+    (folder / "s.prototxt").write_text('base_lr: 1 lr_policy: "fixed"')
+    assert "the solver must name one training net" in run("gradcheck", "s.prototxt").err

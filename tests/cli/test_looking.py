@@ -46,6 +46,33 @@ def test_check_tells_every_mistake_of_every_file_once(run: Any, folder: Path) ->
         assert found.err.count(text) == 1, text
 
 
+def test_check_tells_the_mistakes_of_the_kind_that_a_file_is(run: Any, folder: Path) -> None:
+    (folder / "net.prototxt").write_text('layer { nam: "x" typ: "y" }\nlayer { name: "z" type: "ReLU" foo: 1 }\n')
+    (folder / "solver.prototxt").write_text('net: "x"\nbase_rl: 1\nmax_itr: 2\n')
+    found = run("check", "net.prototxt", "solver.prototxt")
+    assert found.code == 2
+    assert [line.partition(" ")[0] for line in found.err.splitlines()] == [
+        "net.prototxt:1:9:", "net.prototxt:1:18:", "net.prototxt:2:32:",
+        "solver.prototxt:2:1:", "solver.prototxt:3:1:",
+    ]  # fmt: skip
+    assert "is wanted" not in found.err
+
+
+def test_check_warns_of_blocks_that_the_type_does_not_read(run: Any, folder: Path) -> None:
+    (folder / "net.prototxt").write_text("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 } } }
+        layer { name: "a" type: "LayerNorm" bottom: "x" top: "a" norm_param { eps: 0.1 } }
+        layer { name: "b" type: "ReLU" bottom: "a" top: "b" relu_param { } dropout_param { dropout_ratio: 0.1 } }
+        layer { name: "c" type: "DepthwiseConvolution" bottom: "b" top: "c"
+                convolution_param { kernel_size: 1 num_output: 4 } }""")
+    found = run("check", "net.prototxt")
+    assert found.code == 0
+    assert found.err.splitlines() == [
+        "warning: net.prototxt:3:66: a (LayerNorm): norm_param is not read by this type, normalization_param is",
+        "warning: net.prototxt:4:76: b (ReLU): dropout_param is not read by this type",
+    ]
+
+
 def test_check_warns_of_files_that_are_not_there(run: Any, folder: Path) -> None:
     (folder / "data.prototxt").write_text("""
         layer { name: "d" type: "Data" top: "data" top: "label"
@@ -196,6 +223,12 @@ def test_devices(run: Any) -> None:
 
 def test_explain(run: Any) -> None:
     assert "number 5" in run("explain", "SolverParameter.base_lr").out
+    norm = run("explain", "GroupNorm").out
+    assert norm.startswith("GroupNorm\n    y = scale[c] * (x - mean)")
+    assert "normalization_param { ... } in the layer" in norm
+    assert "\nNormalizationParameter\n" in norm
+    assert "\n    groups " in norm
+    assert run("explain", "Silence").out.startswith("Silence\n    no y: ")  # a type without parameters
 
 
 READ_A_NET = {

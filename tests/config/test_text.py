@@ -230,6 +230,37 @@ def test_a_solver_where_a_net_is_wanted() -> None:
     assert problems('name: "n" layer { }', schema.SolverParameter) == ["f: this is a net, a solver is wanted"]
 
 
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (
+            'type: "GroupNorm" group_norm_param { groups: 2 }',
+            'a layer has no field "group_norm_param"; GroupNorm layers have normalization_param',
+        ),
+        (
+            'type: "GroupNorm" norm_param { groups: 2 }',
+            'norm_param has no field "groups"; GroupNorm layers have normalization_param',
+        ),
+        (
+            'type: "Recurrent" recurrent_param { state { } }',
+            'recurrent_param has no field "state"; Recurrent layers have recurrent_net_param',
+        ),
+        (
+            'type: "GroupNorm" normalization_param { group: 2 }',
+            'normalization_param has no field "group"; did you mean "groups"?',
+        ),
+        (
+            'type: "InnerProduct" innerproduct_param { }',
+            'a layer has no field "innerproduct_param"; did you mean "inner_product_param"?',
+        ),
+        ('type: "Embed" num_output: 3', 'a layer has no field "num_output"; it belongs into embed_param'),
+        ('type: "Nonsense" lstm_param { }', 'a layer has no field "lstm_param"; did you mean "loss_param"?'),
+    ],
+)
+def test_a_block_of_another_type_tells_the_one_that_the_type_has(layer: str, said: str) -> None:
+    assert [p.partition(": ")[2] for p in problems(f"layer {{ {layer} }}")] == [said]
+
+
 def test_positions_of_fields() -> None:
     content = 'name: "é" input_dim: [1,\n 2]\nlayer {\n\ttop: "a" top: "b"\n  pooling_param { stride: 2 } }'
     _, source = text.parse(content, schema.NetParameter, "f")
