@@ -52,6 +52,45 @@ STRICT = Numerics()
 """Plain float32."""
 
 
+class Axes:
+    """Caffe's old names for the lengths of up to four axes, of whatever has a ``shape``."""
+
+    __slots__ = ()
+
+    @property
+    def shape(self) -> Shape:
+        """Length of every axis."""
+        raise NotImplementedError
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def num(self) -> int:
+        """Length of the first axis, 1 if there is none."""
+        return self._axis(0)
+
+    @property
+    def channels(self) -> int:
+        """Length of the second axis, 1 if there is none."""
+        return self._axis(1)
+
+    @property
+    def height(self) -> int:
+        """Length of the third axis, 1 if there is none."""
+        return self._axis(2)
+
+    @property
+    def width(self) -> int:
+        """Length of the fourth axis, 1 if there is none."""
+        return self._axis(3)
+
+    def _axis(self, axis: int) -> int:
+        return self.shape[axis] if axis < len(self.shape) else 1
+
+
 @dataclass(frozen=True)
 class Spec:
     """Shape, element type and memory layout of a tensor. ``shape == ()`` is one number."""

@@ -7,7 +7,6 @@ it, so that holding ``blob.data`` means the same on every device.
 
 from __future__ import annotations
 
-import math
 import operator
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ import numpy as np
 from .device import Array, Device
 from .errors import UsageError
 from .session import Memory
-from .types import Shape, Spec, Tensor
+from .types import Axes, Shape, Spec, Tensor
 
 
 class ShapeMismatchError(UsageError, ValueError):
@@ -155,7 +154,7 @@ class Source(Protocol):
         """Give a blob another shape, until the next forward pass settles all shapes."""
 
 
-class Blob:
+class Blob(Axes):
     """A blob or a parameter: values and their gradient under one name.
 
     ``data`` and ``diff`` are arrays in plain order (N C H W). What is written into them, is what the next forward,
@@ -211,38 +210,11 @@ class Blob:
             raise ShapeMismatchError(f"{self._title}: reshape to {dims}: no axis can be negative")
         self._source.reshape(self._key, dims)
 
-    @property
-    def count(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    def _axis(self, index: int) -> int:
-        shape = self.shape
-        if len(shape) > 4:
-            raise ShapeMismatchError(
-                f"{self._title} has {len(shape)} axes: num, channels, height, width need at most 4"
-            )
-        return shape[index] if index < len(shape) else 1
-
-    @property
-    def num(self) -> int:
-        """First axis, 1 if there is none."""
-        return self._axis(0)
-
-    @property
-    def channels(self) -> int:
-        """Second axis, 1 if there is none."""
-        return self._axis(1)
-
-    @property
-    def height(self) -> int:
-        """Third axis, 1 if there is none."""
-        return self._axis(2)
-
-    @property
-    def width(self) -> int:
-        """Fourth axis, 1 if there is none."""
-        return self._axis(3)
+    def _axis(self, axis: int) -> int:
+        rank = len(self.shape)
+        if rank > 4:
+            raise ShapeMismatchError(f"{self._title} has {rank} axes: num, channels, height, width need at most 4")
+        return super()._axis(axis)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self.data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,28 +56,29 @@ def floor(module: str) -> int:
     return best[1]
 
 
-def imports(module: str, file: Path) -> Iterator[tuple[str, ast.AST, bool]]:
+@cache
+def imports(module: str, file: Path) -> list[tuple[str, ast.AST, bool]]:
     """Modules imported, and whether inside a function. Imports for type checking alone do not count."""
-    tree = ast.parse(file.read_text())
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-
-    def visit(node: ast.AST, inside: bool) -> Iterator[tuple[str, ast.AST, bool]]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-                for other in child.orelse:
-                    yield from visit(other, inside)
-                continue
-            if isinstance(child, ast.Import):
-                yield from ((a.name, child, inside) for a in child.names)
-            elif isinstance(child, ast.ImportFrom):
-                base = package.split(".")[: len(package.split(".")) - child.level + 1] if child.level else []
-                name = ".".join([*base, *([child.module] if child.module else [])])
-                for alias in child.names:
-                    full = f"{name}.{alias.name}"
-                    yield (full if full in KNOWN else name), child, inside
-            yield from visit(child, inside or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
-
-    yield from visit(tree, False)
+    found: list[tuple[str, ast.AST, bool]] = []
+    waiting: list[tuple[ast.AST, bool]] = [(ast.parse(file.read_text()), False)]
+    while waiting:
+        node, inside = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            waiting += ((child, inside) for child in node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            found += ((a.name, node, inside) for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                full = f"{name}.{alias.name}"
+                found.append((full if full in KNOWN else name, node, inside))
+        elif not isinstance(node, ast.expr):  # no statement stands in an expression
+            function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            waiting += ((child, inside or function) for child in ast.iter_child_nodes(node))
+    return found
 
 
 KNOWN = {name for name, _ in modules()}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-from netrun.config import schema
-from netrun.config.forks import TYPES
-from netrun.config.source import Source
-from netrun.errors import ConfigError, Problem
+from ..errors import ConfigError, Problem
+from . import schema
+from .forks import TYPES
+from .source import Source
 
 _CARRIERS = frozenset({"Concat", "Crop", "Flatten", "Permute", "Reshape", "Silence", "Slice", "Split", "Tile"})
 """Types that only move values: what reads nothing but the tops of a layer that is left out goes with it."""

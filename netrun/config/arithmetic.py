@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from netrun.config.value import FormulaError, Value, check, same, words
+from .value import FormulaError, Value, check, same, words
 
 
 def truth(value: Value, at: int, who: str) -> bool:

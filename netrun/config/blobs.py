@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from netrun.config import schema
-from netrun.config.wire import FIXED32, FIXED64, LENGTH, VARINT, Array, Piece, Wire, array_pieces, message_pieces
+from . import schema
+from .wire import FIXED32, FIXED64, LENGTH, VARINT, Array, Piece, Wire, array_pieces, message_pieces
 
 _NUMBERS = {name: field.number for name, field in schema.BlobProto.DESCRIPTOR.fields_by_name.items()}
 _SHAPE = _NUMBERS["shape"]

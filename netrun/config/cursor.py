@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from netrun.config.lexer import END, NAME, SYMBOL, Tokens, shown
-from netrun.config.source import Source
+from .lexer import END, NAME, SYMBOL, Tokens, shown
+from .source import Source
 
 MOST = 100
 """Problems after which reading stops."""

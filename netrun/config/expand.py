@@ -14,13 +14,14 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-from netrun.config.arithmetic import truth, whole
-from netrun.config.cursor import TooMuch
-from netrun.config.filler import A_PASSAGE, Filler
-from netrun.config.formula import Formula
-from netrun.config.lexer import END, NAME, NUMBER, STRING, Tokens, closed, shown
-from netrun.config.load import load
-from netrun.config.scope import (
+from ..errors import ConfigError, UsageError, nearest
+from .arithmetic import truth, whole
+from .cursor import TooMuch
+from .filler import A_PASSAGE, Filler
+from .formula import Formula
+from .lexer import END, NAME, NUMBER, STRING, Tokens, closed, shown
+from .load import load
+from .scope import (
     BROKEN,
     HINT,
     SIGNS,
@@ -35,9 +36,8 @@ from netrun.config.scope import (
     params_of,
     statement,
 )
-from netrun.config.source import Script, Source
-from netrun.config.value import FormulaError, Value, text_of, tokens_of, words
-from netrun.errors import ConfigError, UsageError, nearest
+from .source import Script, Source
+from .value import FormulaError, Value, text_of, tokens_of, words
 
 DEEPEST = 40
 """Uses, repeats and includes inside each other that are accepted."""

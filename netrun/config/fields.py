@@ -9,8 +9,8 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from netrun.config.lexer import NAME, NUMBER, shown
-from netrun.errors import nearest
+from ..errors import nearest
+from .lexer import NAME, NUMBER, shown
 
 Convert = Callable[[int, str], Any]
 """(kind of token, its text) -> the value, or None if the token is no such value."""

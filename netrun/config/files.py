@@ -1,4 +1,4 @@
-"""Files that are either written whole or not at all."""
+"""Files that are read, or told of in one message; files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,26 @@ import os
 import secrets
 from collections.abc import Iterator
 from typing import BinaryIO
+
+from ..errors import UsageError
+
+
+@contextlib.contextmanager
+def reading(file: str) -> Iterator[BinaryIO]:
+    """The file, open for reading its bytes.
+
+    Raises:
+        UsageError: there is no such file, it is a folder, or it may not be read.
+    """
+    try:
+        with open(file, "rb") as stream:
+            yield stream
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {file}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{file} is a folder, a file is wanted") from None
+    except (OSError, ValueError) as problem:
+        raise UsageError(f"{file} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
 
 
 @contextlib.contextmanager

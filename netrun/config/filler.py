@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from netrun.config.cursor import MOST, TooMuch, Trouble
-from netrun.config.fields import number
-from netrun.config.formula import NAME as IDENTIFIER
-from netrun.config.formula import dollar_value, template
-from netrun.config.lexer import NAME, NUMBER, STRING, Tokens, shown
-from netrun.config.scope import HINT, SIGNS, Frame, Names
-from netrun.config.value import FormulaError, UnknownNameError, Value, Word, check, text_of
+from .cursor import MOST, TooMuch, Trouble
+from .fields import number
+from .formula import NAME as IDENTIFIER
+from .formula import dollar_value, template
+from .lexer import NAME, NUMBER, STRING, Tokens, shown
+from .scope import HINT, SIGNS, Frame, Names
+from .value import FormulaError, UnknownNameError, Value, Word, check, text_of
 
 MOST_STEPS = 1_000_000
 """Tokens of a whole text; a round or a use counts as A_PASSAGE of them."""

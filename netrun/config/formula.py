@@ -20,10 +20,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from netrun.config.arithmetic import FUNCTIONS, compare, negative, operate, run, truth, whole
-from netrun.config.lexer import closed, shown, unescape
-from netrun.config.value import FormulaError, Value, check, text_of, words
-from netrun.errors import nearest
+from ..errors import nearest
+from .arithmetic import FUNCTIONS, compare, negative, operate, run, truth, whole
+from .lexer import closed, shown, unescape
+from .value import FormulaError, Value, check, text_of, words
 
 __all__ = ["RESERVED", "Formula", "FormulaError", "Node", "Scope", "template"]
 

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from netrun.config import schema
-from netrun.config.stored import LayerWeights, State
-from netrun.config.wire import Array
-from netrun.errors import UsageError, WeightsError, Where, missing_extra
+from ..errors import UsageError, WeightsError, Where, missing_extra
+from . import schema
+from .stored import LayerWeights, State
+from .wire import Array
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OWN = "netrun"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from netrun.config.lexer import END, tokenize
-from netrun.errors import ConfigError, UsageError, Where
+from ..errors import ConfigError, Where
+from .files import reading
+from .lexer import END, tokenize
 
 
 def load(file: str) -> str:
@@ -13,15 +14,8 @@ def load(file: str) -> str:
         UsageError: there is no such file, it is a folder, or it may not be read.
         ConfigError: it is empty, or no UTF-8 text.
     """
-    try:
-        with open(file, "rb") as stream:
-            data = stream.read()
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {file}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{file} is a folder, a file is wanted") from None
-    except (OSError, ValueError) as problem:
-        raise UsageError(f"{file} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
+    with reading(file) as stream:
+        data = stream.read()
     return decode(data, file)
 
 

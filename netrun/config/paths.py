@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from netrun.errors import ConfigError
+from ..errors import ConfigError
 
 
 def resolve(name: str, folder: str) -> str:

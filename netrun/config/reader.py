@@ -13,13 +13,13 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from netrun.config.cursor import CLOSERS, TooMuch
-from netrun.config.expand import Expander
-from netrun.config.fields import Field, fields_of
-from netrun.config.forks import ENGINES
-from netrun.config.lexer import END, NAME, STRING, Tokens, closed, shown, unescape
-from netrun.config.recovery import VALUES, Block, Recovery
-from netrun.config.source import Mark, Source
+from .cursor import CLOSERS, TooMuch
+from .expand import Expander
+from .fields import Field, fields_of
+from .forks import ENGINES
+from .lexer import END, NAME, STRING, Tokens, closed, shown, unescape
+from .recovery import VALUES, Block, Recovery
+from .source import Mark, Source
 
 DEEPEST = 100
 """Blocks inside blocks that are accepted."""

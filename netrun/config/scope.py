@@ -6,12 +6,12 @@ from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
-from netrun.config.formula import NAME as IDENTIFIER
-from netrun.config.formula import RESERVED, Node
-from netrun.config.lexer import END, NAME, STRING, Tokens, shown, tokenize
-from netrun.config.source import NOWHERE, Script
-from netrun.config.value import FormulaError, UnknownNameError, Value
-from netrun.errors import nearest
+from ..errors import nearest
+from .formula import NAME as IDENTIFIER
+from .formula import RESERVED, Node
+from .lexer import END, NAME, STRING, Tokens, shown, tokenize
+from .source import NOWHERE, Script
+from .value import FormulaError, UnknownNameError, Value
 
 HINT = "; a value that is computed stands in $(...)"
 FEW = 8

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from netrun.config.lexer import STRING, tokenize, unescape
-from netrun.errors import Where
+from ..errors import Where
+from .lexer import STRING, tokenize, unescape
 
 Path_ = tuple[str | int, ...]
 """The way from the message to one of its fields; a repeated field carries its index:

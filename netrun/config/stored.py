@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from netrun.config import schema
-from netrun.config.wire import Array
+from . import schema
+from .wire import Array
 
 
 @dataclass

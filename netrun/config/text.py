@@ -17,17 +17,17 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from netrun.config import schema
-from netrun.config.cursor import MOST, Trouble
-from netrun.config.expand import Expander
-from netrun.config.fields import blocks_of, fields_of
-from netrun.config.lexer import shown, tokenize
-from netrun.config.load import decode, load
-from netrun.config.reader import Reader
-from netrun.config.scope import is_extended
-from netrun.config.source import Mark, Source
-from netrun.config.write import write
-from netrun.errors import ConfigError, Problem, Where
+from ..errors import ConfigError, Problem, Where
+from . import schema
+from .cursor import MOST, Trouble
+from .expand import Expander
+from .fields import blocks_of, fields_of
+from .lexer import shown, tokenize
+from .load import decode, load
+from .reader import Reader
+from .scope import is_extended
+from .source import Mark, Source
+from .write import write
 
 __all__ = ["decode", "parse", "read", "write"]
 

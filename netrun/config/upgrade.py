@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 
-from netrun.config import schema, text, v0, v1
-from netrun.config.adapt import adapt
-from netrun.config.source import Mark, Source
-from netrun.errors import ConfigError
+from ..errors import ConfigError
+from . import schema, text, v0, v1
+from .adapt import adapt
+from .source import Mark, Source
 
 _SOLVER_TYPES = {
     "SGD": "SGD",

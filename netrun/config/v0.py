@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netrun.config import schema
-from netrun.config.source import Mark, Source
-from netrun.errors import ConfigError, nearest
+from ..errors import ConfigError, nearest
+from . import schema
+from .source import Mark, Source
 
 _TYPES = {
     "accuracy": "ACCURACY",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from netrun.config import schema
-from netrun.config.source import Mark, Source
+from . import schema
+from .source import Mark, Source
 
 TYPES = {
     "NONE": "",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TypeAlias
 
-from netrun.config.lexer import NAME, NUMBER, STRING, SYMBOL, shown
-from netrun.config.write import quoted
+from .lexer import NAME, NUMBER, STRING, SYMBOL, shown
+from .write import quoted
 
 LONGEST = 10_000
 """Characters of a text, and entries of a list, that are accepted."""

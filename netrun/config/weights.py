@@ -14,15 +14,15 @@ from typing import BinaryIO
 
 from google.protobuf.message import DecodeError, Message
 
-from netrun.config import hdf5, schema, v0, v1
-from netrun.config.blobs import Blob, blob_pieces, read_blob
-from netrun.config.files import replacing
-from netrun.config.lexer import shown
-from netrun.config.source import Source
-from netrun.config.stored import LayerWeights, State
-from netrun.config.upgrade import upgrade_net
-from netrun.config.wire import LENGTH, VARINT, Array, Piece, Record, Wire, message_pieces
-from netrun.errors import UsageError, WeightsError, Where
+from ..errors import UsageError, WeightsError, Where
+from . import hdf5, schema, v0, v1
+from .blobs import Blob, blob_pieces, read_blob
+from .files import reading, replacing
+from .lexer import shown
+from .source import Source
+from .stored import LayerWeights, State
+from .upgrade import upgrade_net
+from .wire import LENGTH, VARINT, Array, Piece, Record, Wire, message_pieces
 
 __all__ = [
     "LayerWeights", "State", "exceeds_limit", "read_array", "read_state", "read_weights", "upgrade_weights",
@@ -301,17 +301,10 @@ def _add(layer: LayerWeights, blob: Blob) -> None:
 def _open(path: str | os.PathLike[str]) -> Wire:
     """The bytes of a file: mapped if it is large, so that opening it costs nothing."""
     file = os.fspath(path)
-    try:
-        with open(file, "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            mapped = size >= _LARGE
-            data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if mapped else stream.read())
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {file}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{file} is a folder, a file is wanted") from None
-    except (OSError, ValueError) as problem:
-        raise UsageError(f"{file} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
+    with reading(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        mapped = size >= _LARGE
+        data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if mapped else stream.read())
     head = bytes(data[:256])
     if head and head.isascii() and all(byte >= 32 or byte in b"\t\n\r" for byte in head):
         raise WeightsError("this is a text file, a binary file (weights or state) is wanted", Where(file))

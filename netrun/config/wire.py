@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from netrun.errors import WeightsError, Where
+from ..errors import WeightsError, Where
 
 Array = npt.NDArray[np.floating[Any]]
 

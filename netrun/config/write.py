@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from netrun.config.fields import is_repeated
+from .fields import is_repeated
 
 
 def write(message: Message) -> str:

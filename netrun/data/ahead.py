@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from netrun.data.feeder import Cursor, Floats
-from netrun.data.prefetch import Prefetcher
-from netrun.data.settings import Settings
-from netrun.errors import DataError
+from ..errors import DataError
+from .feeder import Cursor, Floats
+from .prefetch import Prefetcher
+from .settings import Settings
 
 
 class Maker(Protocol):

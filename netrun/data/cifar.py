@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from netrun.data.datum import RecordError
-from netrun.data.images import decode
-from netrun.errors import DataError
+from ..errors import DataError
+from .datum import RecordError
+from .images import decode
 
 Bytes = npt.NDArray[np.uint8]
 Split = tuple[Bytes, Bytes]

@@ -6,15 +6,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from netrun.data.datum import RecordError, pack, size_text
-from netrun.data.image_list import ImageList, read_image_list
-from netrun.data.images import decode, encode, kind_of, read_file
-from netrun.data.order import Order
-from netrun.data.prefetch import Decoders
-from netrun.data.resize import resize
-from netrun.data.transform import Shape3
-from netrun.data.write import WRITERS
-from netrun.errors import DataError, UsageError
+from ..errors import DataError, UsageError
+from .datum import RecordError, pack, size_text
+from .image_list import ImageList, read_image_list
+from .images import decode, encode, kind_of, read_file
+from .order import Order
+from .prefetch import Decoders
+from .resize import resize
+from .transform import Shape3
+from .write import WRITERS
 
 CHUNK = 64
 """Images that are decoded together: enough for all cores, few enough for the memory."""

@@ -7,11 +7,11 @@ import os
 import re
 from typing import Protocol
 
-from netrun.config import schema
-from netrun.config.paths import resolve
-from netrun.data.leveldb import LevelDb
-from netrun.data.lmdb_file import LmdbFile
-from netrun.errors import DataError
+from ..config import schema
+from ..config.paths import resolve
+from ..errors import DataError
+from .leveldb import LevelDb
+from .lmdb_file import LmdbFile
 
 _log = logging.getLogger("netrun.data")
 _told: set[str] = set()

@@ -13,8 +13,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from netrun.errors import DataError
-from netrun.version import __version__
+from ..errors import DataError
+from ..version import __version__
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and of how much (0: not known)."""

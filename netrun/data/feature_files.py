@@ -13,10 +13,10 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from netrun.config import schema
-from netrun.config.files import replacing
-from netrun.data.write import WRITERS
-from netrun.errors import DataError, missing_extra
+from ..config import schema
+from ..config.files import replacing
+from ..errors import DataError, missing_extra
+from .write import WRITERS
 
 Array = npt.NDArray[Any]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from netrun.config.paths import resolve
-from netrun.data.ahead import AheadFeeder
-from netrun.data.feeder import Floats
-from netrun.data.order import Order
-from netrun.data.settings import Settings
-from netrun.errors import DataError, missing_extra
+from ..config.paths import resolve
+from ..errors import DataError, missing_extra
+from .ahead import AheadFeeder
+from .feeder import Floats
+from .order import Order
+from .settings import Settings
 
 
 class Hdf5Batches:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from netrun.errors import DataError
+from ..errors import DataError
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from netrun.config.paths import resolve
-from netrun.data.ahead import AheadFeeder
-from netrun.data.datum import RecordError
-from netrun.data.feeder import Floats
-from netrun.data.image_list import ImageList, read_image_list
-from netrun.data.images import Bytes, read_image
-from netrun.data.prefetch import Decoders
-from netrun.data.resize import resize
-from netrun.data.settings import Settings
-from netrun.data.stats import read_mean
-from netrun.data.transform import Shape3, Transform
-from netrun.errors import DataError
+from ..config.paths import resolve
+from ..errors import DataError
+from .ahead import AheadFeeder
+from .datum import RecordError
+from .feeder import Floats
+from .image_list import ImageList, read_image_list
+from .images import Bytes, read_image
+from .prefetch import Decoders
+from .resize import resize
+from .settings import Settings
+from .stats import read_mean
+from .transform import Shape3, Transform
 
 
 def check(settings: Settings) -> None:

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from netrun.data.datum import Record, RecordError
-from netrun.errors import missing_extra
+from ..errors import missing_extra
+from .datum import Record, RecordError
 
 Colour = Literal["as stored", "colour", "gray"]
 Bytes = npt.NDArray[np.uint8]

@@ -6,10 +6,10 @@ import io
 from collections import Counter
 from dataclasses import dataclass, field
 
-from netrun.data.database import open_database
-from netrun.data.datum import Record, RecordError, parse, size_text
-from netrun.data.lmdb_file import LmdbFile, show_key
-from netrun.errors import DataError
+from ..errors import DataError
+from .database import open_database
+from .datum import Record, RecordError, parse, size_text
+from .lmdb_file import LmdbFile, show_key
 
 SAMPLE = 10_000
 """Records that are looked at: evenly spread over the database."""

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from netrun.errors import DataError, missing_extra
+from ..errors import DataError, missing_extra
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ import struct
 import weakref
 from bisect import bisect_right
 
-from netrun.errors import DataError
+from ..errors import DataError
 
 _PAGE = struct.Struct("<QHHHH")  # page number, unused, flags, lower, upper (overflow pages: lower, upper = page count)
 _META = struct.Struct("<IIQQ 48s IHHQQQQQ QQ")  # magic, version, address, map size, free list, main tree, last, txn

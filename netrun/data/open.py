@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from netrun.config import schema
-from netrun.data.feeder import Feeder
-from netrun.data.hdf5 import Hdf5Feeder, hdf5_shapes
-from netrun.data.image_data import ImageFeeder, image_shapes
-from netrun.data.records import DataFeeder, shapes_of
-from netrun.data.sequence_data import SequenceFeeder, sequence_shapes
-from netrun.data.settings import Settings
-from netrun.data.window_data import WindowFeeder, window_shapes
-from netrun.errors import ConfigError, Where, nearest
+from ..config import schema
+from ..errors import ConfigError, Where, nearest
+from .feeder import Feeder
+from .hdf5 import Hdf5Feeder, hdf5_shapes
+from .image_data import ImageFeeder, image_shapes
+from .records import DataFeeder, shapes_of
+from .sequence_data import SequenceFeeder, sequence_shapes
+from .settings import Settings
+from .window_data import WindowFeeder, window_shapes
 
 FEEDERS: dict[str, tuple[Callable[[Settings], Feeder], Callable[[Settings], list[tuple[int, ...]]]]] = {
     "Data": (DataFeeder, shapes_of),

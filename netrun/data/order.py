@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from netrun.random import stream_of
+from ..random import stream_of
 
 Words = npt.NDArray[np.uint64]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from netrun.errors import DataError
+from ..errors import DataError
 
 T = TypeVar("T")
 

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from netrun.data.ahead import AheadFeeder
-from netrun.data.database import is_there, missing, open_database
-from netrun.data.datum import Plain, Record, RecordError, parse, size_text
-from netrun.data.feeder import Floats
-from netrun.data.images import Colour, pixels_of
-from netrun.data.lmdb_file import show_key
-from netrun.data.order import Words
-from netrun.data.prefetch import Decoders
-from netrun.data.settings import Settings
-from netrun.data.stats import read_mean
-from netrun.data.transform import Shape3, Transform
-from netrun.errors import DataError
+from ..errors import DataError
+from .ahead import AheadFeeder
+from .database import is_there, missing, open_database
+from .datum import Plain, Record, RecordError, parse, size_text
+from .feeder import Floats
+from .images import Colour, pixels_of
+from .lmdb_file import show_key
+from .order import Words
+from .prefetch import Decoders
+from .settings import Settings
+from .stats import read_mean
+from .transform import Shape3, Transform
 
 
 def check(settings: Settings) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from netrun.data.ahead import AheadFeeder
-from netrun.data.feeder import Floats
-from netrun.data.order import Order
-from netrun.data.sequence_files import Stream, read_streams
-from netrun.data.settings import Settings
-from netrun.errors import DataError
+from ..errors import DataError
+from .ahead import AheadFeeder
+from .feeder import Floats
+from .order import Order
+from .sequence_files import Stream, read_streams
+from .settings import Settings
 
 MADE = ("cont", "length")
 """What the layer makes itself: 0 where a sequence begins and in the padding; the steps of each sequence."""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from netrun.config import schema
-from netrun.config.paths import resolve
-from netrun.data.feeder import Floats
-from netrun.errors import DataError, missing_extra
+from ..config import schema
+from ..config.paths import resolve
+from ..errors import DataError, missing_extra
+from .feeder import Floats
 
 Array = npt.NDArray[Any]
 LINE_END = "\n"

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from netrun.data.cifar import read_cifar10
-from netrun.data.datum import pack
-from netrun.data.download import Progress, content_digest, download
-from netrun.data.idx import read_pair
-from netrun.data.stats import write_mean
-from netrun.data.write import key_of, write_lmdb
-from netrun.errors import DataError
+from ..errors import DataError
+from .cifar import read_cifar10
+from .datum import pack
+from .download import Progress, content_digest, download
+from .idx import read_pair
+from .stats import write_mean
+from .write import key_of, write_lmdb
 
 Bytes = npt.NDArray[np.uint8]
 

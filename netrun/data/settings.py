@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from netrun.config import schema
-from netrun.data.order import Order, Words, random_words
-from netrun.errors import ConfigError, DataError, Where
-from netrun.random import stream_of
+from ..config import schema
+from ..errors import ConfigError, DataError, Where
+from ..random import stream_of
+from .order import Order, Words, random_words
 
 
 @dataclass(frozen=True)

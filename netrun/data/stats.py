@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from netrun.config import schema
-from netrun.config.files import replacing
-from netrun.config.paths import resolve
-from netrun.data.database import open_database
-from netrun.data.datum import RecordError, parse, size_text
-from netrun.data.feeder import Floats
-from netrun.data.images import pixels_of
-from netrun.data.lmdb_file import show_key
-from netrun.errors import DataError
+from ..config import schema
+from ..config.files import replacing
+from ..config.paths import resolve
+from ..errors import DataError
+from .database import open_database
+from .datum import RecordError, parse, size_text
+from .feeder import Floats
+from .images import pixels_of
+from .lmdb_file import show_key
 
 
 def read_mean(name: str, folder: str = "") -> Floats:

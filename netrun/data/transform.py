@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from netrun.config import schema
-from netrun.data.datum import RecordError, size_text
-from netrun.data.feeder import Floats
-from netrun.data.order import Words
+from ..config import schema
+from .datum import RecordError, size_text
+from .feeder import Floats
+from .order import Words
 
 Values = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Shape3 = tuple[int, int, int]

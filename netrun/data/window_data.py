@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from netrun.config.paths import resolve
-from netrun.data.ahead import AheadFeeder
-from netrun.data.datum import RecordError
-from netrun.data.feeder import Floats
-from netrun.data.images import Bytes, decode, read_file
-from netrun.data.order import Words
-from netrun.data.prefetch import Decoders
-from netrun.data.resize import resize
-from netrun.data.settings import Settings
-from netrun.data.stats import read_mean
-from netrun.data.window_file import read_window_file
-from netrun.errors import DataError
+from ..config.paths import resolve
+from ..errors import DataError
+from .ahead import AheadFeeder
+from .datum import RecordError
+from .feeder import Floats
+from .images import Bytes, decode, read_file
+from .order import Words
+from .prefetch import Decoders
+from .resize import resize
+from .settings import Settings
+from .stats import read_mean
+from .window_file import read_window_file
 
 CHANNELS = 3
 MODES = ("warp", "square")

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from netrun.config.paths import resolve
-from netrun.errors import DataError
+from ..config.paths import resolve
+from ..errors import DataError
 
 Ints = npt.NDArray[np.int64]
 

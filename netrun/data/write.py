@@ -12,8 +12,8 @@ from pathlib import Path
 
 import lmdb
 
-from netrun.config import schema
-from netrun.errors import DataError, missing_extra
+from ..config import schema
+from ..errors import DataError, missing_extra
 
 _FIRST_MAP = 64 << 20
 _CHUNK = 1000  # records a transaction

@@ -31,7 +31,7 @@ from . import (
     reduce,
     sampled,
     scale,
-    sequences,
+    sequence_data,
     shape,
 )
 from .base import Context, Layer
@@ -41,5 +41,5 @@ __all__ = [
     "Context", "Layer", "activation", "attention", "branch", "conv", "dense", "dropout", "expr", "filter", "forks",
     "function", "hdf5", "host", "images", "inputs", "labelling", "layer_norm", "layer_type", "loop", "loss", "margin",
     "metric", "multihead", "norm", "pixels", "pool", "position", "python", "recurrent", "reduce", "sampled", "scale",
-    "sequences", "shape",
+    "sequence_data", "shape",
 ]  # fmt: skip

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Shape
+from ..types import Axes, Shape
 
 Array = npt.NDArray[Any]
 
 
-class PythonBlob:
+class PythonBlob(Axes):
     """A bottom, top or parameter as a user's class sees it; ``data`` and ``diff`` are NumPy arrays.
 
     ``reshape`` is for tops: in ``setup`` and ``reshape``, or in ``forward`` by layers that learn there how much they
@@ -56,34 +55,6 @@ class PythonBlob:
     def written(self) -> Array | None:
         """The array of ``data``, if anybody asked for it."""
         return self._data
-
-    @property
-    def count(self) -> int:
-        """Number of values."""
-        return math.prod(self._shape)
-
-    @property
-    def num(self) -> int:
-        """Length of the first of up to four axes."""
-        return self._axis(0)
-
-    @property
-    def channels(self) -> int:
-        """Length of the second of up to four axes."""
-        return self._axis(1)
-
-    @property
-    def height(self) -> int:
-        """Length of the third of up to four axes."""
-        return self._axis(2)
-
-    @property
-    def width(self) -> int:
-        """Length of the fourth of up to four axes."""
-        return self._axis(3)
-
-    def _axis(self, axis: int) -> int:
-        return self._shape[axis] if axis < len(self._shape) else 1
 
     def reshape(self, *shape: int) -> None:
         """Another shape; the values are zeros then.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cases.nets
 import numpy as np
 import pytest
 
@@ -13,14 +14,8 @@ from netrun.errors import DataError
 from netrun.net import Net
 
 
-def net_of(kind: str, body: str, *shapes: tuple[int, ...], phase: int = schema.TEST, tops: int = 1, **more: Any) -> Net:
-    parts = ["force_backward: true"]
-    for i, shape in enumerate(shapes):
-        dims = " ".join(f"dim: {n}" for n in shape)
-        parts.append(f'layer {{ name: "x{i}" type: "Input" top: "x{i}" input_param {{ shape {{ {dims} }} }} }}')
-    ends = [f'bottom: "x{i}"' for i in range(len(shapes))] + [f'top: "y{i}"' for i in range(tops)]
-    parts.append(f'layer {{ name: "t" type: "{kind}" {" ".join(ends)} {body} }}')
-    return Net(parse_net("\n".join(parts))[0], phase, **{"device": "reference", **more})
+def net_of(kind: str, body: str, *shapes: tuple[int, ...], **more: Any) -> Net:
+    return cases.nets.net_of(kind, body, *shapes, **{"device": "reference", **more})
 
 
 def both(kind: str, body: str, *values: Any, **more: Any) -> tuple[Any, list[Any]]:

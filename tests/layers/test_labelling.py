@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import groupby, product
 from typing import Any
 
+import cases.nets
 import numpy as np
 import pytest
 
 from netrun.config import schema
-from netrun.config.upgrade import parse_net
 from netrun.errors import ConfigError, DataError
 from netrun.layers.labelling import edit_distance
-from netrun.net import Net
 
-
-def net_of(kind: str, body: str, *shapes: Any, tops: int = 1, device: str = "cpu", dtype: str = "float32") -> Net:
-    text = "force_backward: true\n"
-    for i, shape in enumerate(shapes):
-        dims = " ".join(f"dim: {n}" for n in shape)
-        text += f'layer {{ name: "x{i}" type: "Input" top: "x{i}" input_param {{ shape {{ {dims} }} }} }}\n'
-    ends = "".join(f' bottom: "x{i}"' for i in range(len(shapes))) + "".join(f' top: "y{i}"' for i in range(tops))
-    text += f'layer {{ name: "t" type: "{kind}"{ends} {body} }}'
-    return Net(parse_net(text, "net.prototxt")[0], schema.TRAIN, device=device, dtype=dtype)
+net_of = partial(cases.nets.net_of, phase=schema.TRAIN)
 
 
 def by_counting(x: Any, labels: tuple[int, ...], blank: int) -> float:

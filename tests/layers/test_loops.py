@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from typing import Any
 
+import cases.nets
 import numpy as np
 import pytest
-
-from netrun.config import schema
-from netrun.config.upgrade import parse_net
-from netrun.net import Net
 
 RNG = np.random.default_rng(8)
 MODES = ("VALID", "FULL", "BATCH_SIZE", "NONE")
 
 
-def net_of(kind: str, body: str, *shapes: tuple[int, ...], tops: int = 1, phase: int = schema.TEST) -> Net:
-    parts = ["force_backward: true"]
-    for i, shape in enumerate(shapes):
-        dims = " ".join(f"dim: {n}" for n in shape)
-        parts.append(f'layer {{ name: "x{i}" type: "Input" top: "x{i}" input_param {{ shape {{ {dims} }} }} }}')
-    ends = [f'bottom: "x{i}"' for i in range(len(shapes))] + [f'top: "y{i}"' for i in range(tops)]
-    parts.append(f'layer {{ name: "t" type: "{kind}" {" ".join(ends)} {body} }}')
-    return Net(parse_net("\n".join(parts))[0], phase, dtype="float64")
+net_of = partial(cases.nets.net_of, dtype="float64")
 
 
 def tops_of(kind: str, body: str, *values: Any, tops: int = 1, params: Any = ()) -> list[Any]:

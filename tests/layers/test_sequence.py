@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+import cases.nets
 import numpy as np
 import pytest
 
 from netrun.compiler.cost import multiply_adds
 from netrun.config import schema
-from netrun.config.upgrade import parse_net
 from netrun.errors import ConfigError
 from netrun.net import Net
 
@@ -66,17 +66,10 @@ def whole(kind: str, p: dict[str, Any], blobs: list[Any], x: Any) -> Any:
     return x
 
 
-def net_of(
-    kind: str, p: dict[str, Any], *shapes: Any, dtype: str = "float32", tops: int = 1, device: str = "cpu"
-) -> Net:
+def net_of(kind: str, p: dict[str, Any], *shapes: Any, **more: Any) -> Net:
     fields = " ".join(f"{k}: {str(v).lower() if isinstance(v, bool) else v}" for k, v in p.items())
-    text = "force_backward: true\n"
-    for i, shape in enumerate(shapes):
-        dims = " ".join(f"dim: {n}" for n in shape)
-        text += f'layer {{ name: "x{i}" type: "Input" top: "x{i}" input_param {{ shape {{ {dims} }} }} }}\n'
-    ends = "".join(f' bottom: "x{i}"' for i in range(len(shapes))) + "".join(f' top: "y{i}"' for i in range(tops))
-    text += f'layer {{ name: "t" type: "{kind}"{ends} recurrent_param {{ num_output: {SIZE} {fields} {FILL} }} }}'
-    return Net(parse_net(text, "net.prototxt")[0], schema.TRAIN, device=device, dtype=dtype)
+    body = f"recurrent_param {{ num_output: {SIZE} {fields} {FILL} }}"
+    return cases.nets.net_of(kind, body, *shapes, phase=schema.TRAIN, **more)
 
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [

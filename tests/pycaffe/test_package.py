@@ -130,9 +130,10 @@ def test_pictures(path: str, tmp_path: Path) -> None:
 
 def test_the_command_draws_the_same_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for path in ("mnist/lenet_train_test.prototxt", "imagenet/googlenet/train_val.prototxt"):
+    for name, kinds in (("mnist/lenet_train_test", ("svg", "png")), ("imagenet/googlenet/train_val", ("svg",))):
+        path = f"{name}.prototxt"
         net = text_format.Parse((ROOT / "configs" / path).read_text(), caffe.proto.caffe_pb2.NetParameter())
-        for ext in ("svg", "png"):
+        for ext in kinds:
             assert main(["draw", str(ROOT / "configs" / path), f"a.{ext}", "--rankdir", "LR", "--phase", "TRAIN"]) == 0
             caffe.draw.draw_net_to_file(net, f"b.{ext}", "LR", caffe.TRAIN)
             assert (tmp_path / f"a.{ext}").read_bytes() == (tmp_path / f"b.{ext}").read_bytes()
