@@ -39,7 +39,7 @@ class Net:
 
     Args:
         net: path of a prototxt, or a NetParameter message.
-        phase: schema.TRAIN or schema.TEST.
+        phase: schema.TRAIN or schema.TEST, or their names.
         weights: path of a .caffemodel or .h5 file.
         level, stages: what the include and exclude rules see besides the phase.
         device: "cpu", "reference", "cuda:0"..., or an open device.
@@ -59,7 +59,7 @@ class Net:
     def __init__(
         self,
         net: str | os.PathLike[str] | schema.NetParameter,
-        phase: int = schema.TEST,
+        phase: int | str = schema.TEST,
         *,
         weights: str | os.PathLike[str] | None = None,
         level: int = 0,
@@ -82,7 +82,7 @@ class Net:
         else:
             message, source = read_net(net)
             folder = folder or str(Path(net).parent)
-        state = State(phase, level, tuple(stages))
+        state = State(_phase(phase), level, tuple(stages))
         recipe = Recipe(message, source, state, dtype, seed, folder, stream, threads)
         opened = open_device(device) if isinstance(device, str) else device
         self._engine = Engine(recipe, opened, shapes or {}, shared)
@@ -354,6 +354,15 @@ class Net:
     def __repr__(self) -> str:
         phase = schema.Phase.Name(self.phase)
         return f"<Net {self.name or '(no name)'}: {len(self.graph.nodes)} layers, {phase}, on {self.device.name}>"
+
+
+def _phase(given: int | str) -> int:
+    """The number of a phase, given by number or name."""
+    known: dict[int | str, int] = {"TRAIN": schema.TRAIN, "TEST": schema.TEST}
+    known |= {schema.TRAIN: schema.TRAIN, schema.TEST: schema.TEST}
+    if given not in known:
+        raise UsageError(f'phase wants "TRAIN" or "TEST", got {given!r}')
+    return known[given]
 
 
 def tops(node: Node) -> list[str]:

@@ -7,6 +7,7 @@ when all bytes are on the disk. Only a complete state makes a run resume.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,12 @@ def check_writable(prefix: str) -> None:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise UsageError(f'snapshot_prefix "{prefix}": its folder cannot be made ({error.strerror})') from None
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f'snapshot_prefix "{prefix}": the folder {folder} cannot be written to')
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # what permissions say is not all: /proc, a disk mounted read-only
+            pass
+    except OSError as error:
+        what = f'snapshot_prefix "{prefix}": the folder {folder} cannot be written to ({error.strerror})'
+        raise UsageError(what) from None
 
 
 def as_hdf5(solver: Solver) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ def check_counts(solver: schema.SolverParameter, source: Source | None = None) -
 
     Raises:
         ConfigError: no training net or several, test_iter that does not fit the test nets, iter_size or average_loss
-            below 1.
+            below 1, a count below 0, a base_lr that is no finite number.
     """
 
     def where(*path: str | int) -> Where | None:
@@ -42,6 +43,11 @@ def check_counts(solver: schema.SolverParameter, source: Source | None = None) -
     for field in ("iter_size", "average_loss"):
         if getattr(solver, field) < 1:
             raise ConfigError(f"{field} must be at least 1, got {getattr(solver, field)}", where(field))
+    for field in ("max_iter", "display", "snapshot", "test_interval"):
+        if getattr(solver, field) < 0:
+            raise ConfigError(f"{field} must be at least 0, got {getattr(solver, field)}", where(field))
+    if not math.isfinite(solver.base_lr):
+        raise ConfigError(f"base_lr must be a finite number, got {solver.base_lr}", where("base_lr"))
     nets = [n for n in (*NAMED, *INSIDE) if solver.HasField(n)]
     if len(nets) != 1:
         got = ", ".join(nets) or "none"

@@ -353,3 +353,11 @@ def test_a_loop_neither_grows_nor_slows_down() -> None:
     tracemalloc.stop()
     assert grown < 20_000
     assert run(500) < 1.5 * first
+
+
+def test_a_phase_by_name_is_that_phase_and_another_is_refused() -> None:
+    message, _ = parse_net('layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 } } }')
+    assert [netrun.Net(message, phase).phase for phase in ("TRAIN", schema.TRAIN, "TEST")] == [0, 0, 1]
+    for wrong in ("train", 7):
+        with pytest.raises(UsageError, match='phase wants "TRAIN" or "TEST"'):
+            netrun.Net(message, wrong)

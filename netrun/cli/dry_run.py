@@ -81,5 +81,8 @@ def _check_writable(prefix: str) -> None:
     folder = os.path.dirname(os.path.abspath(prefix))
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise UsageError(f'snapshot_prefix "{prefix}": {folder} is no folder that can be written to')
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        raise UsageError(f'snapshot_prefix "{prefix}": {folder} is no folder that can be written to') from None

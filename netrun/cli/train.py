@@ -11,7 +11,7 @@ from ..config import schema
 from ..config.source import Source
 from ..config.upgrade import read_solver
 from ..device import Device
-from ..errors import UsageError
+from ..errors import ConfigError, UsageError
 from ..log import Log
 from ..runner import Output
 from ..solver import Solver
@@ -72,11 +72,16 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device, args.gpu, log, "train", message)
     if args.dry_run:
         return dry_run.run(message, source, device, log, args)
+    if not message.HasField("max_iter"):
+        what = "the solver does not say max_iter: how many iterations to train"
+        raise ConfigError(what, source.where(), ["--set max_iter=1000 on the command line"])
     began = time.perf_counter()
     with Job(message, device=device, log=log, source=source) as job:
         if args.snapshot:
             log(f"Resuming from {args.snapshot}", "caffe.cpp:235")
             job.restore(args.snapshot)
+            if job.iteration >= message.max_iter:
+                log(f"Nothing is left to train: max_iter is {message.max_iter}.", "caffe.cpp:235", "W")
         log("Starting Optimization", "caffe.cpp:239")
         effects = {"SIGINT": args.sigint_effect, "SIGHUP": args.sighup_effect, "SIGTERM": "stop"}
         bar = _show_progress(job)

@@ -277,3 +277,33 @@ def test_deterministic_says_what_it_holds_for(run: Any) -> None:
     found = run("train", "solver.prototxt", "--deterministic", "--log", "caffe")
     assert found.code == 0
     assert "deterministic: every layer gives the same bits in every run" in found.err
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("max_iter=-5", "max_iter must be at least 0, got -5"),
+        ("display=-1", "display must be at least 0, got -1"),
+        ("snapshot=-3", "snapshot must be at least 0, got -3"),
+        ("test_interval=-1", "test_interval must be at least 0, got -1"),
+        ("base_lr=nan", "base_lr must be a finite number, got nan"),
+        ("snapshot_prefix=/proc/x", 'snapshot_prefix "/proc/x": the folder /proc cannot be written to'),
+    ],
+)
+def test_values_that_mean_nothing_are_refused_before_the_first_iteration(run: Any, field: str, said: str) -> None:
+    found = run(*TRAIN, "--set", field)
+    assert found.code == 2
+    assert said in found.err
+    assert "Iteration 0" not in found.err
+
+
+def test_a_run_that_has_nothing_to_train_says_so(run: Any, folder: Path) -> None:
+    assert run(*TRAIN, "--set", "max_iter=4").code == 0
+    again = run(*TRAIN, "--set", "max_iter=4", "--snapshot", "out/tiny_iter_4.solverstate")
+    assert again.code == 0
+    assert "Nothing is left to train: max_iter is 4." in again.err
+    (folder / "solver.prototxt").write_text(re.sub(r"max_iter: \d+", "", (folder / "solver.prototxt").read_text()))
+    found = run(*TRAIN)
+    assert found.code == 2
+    assert "the solver does not say max_iter" in found.err
+    assert run(*TRAIN, "--dry-run").code == 0
