@@ -58,6 +58,13 @@ class _Steps:
             return state, []
         return room, [self.launch("state", [state, None, self.row(t), room], *state.shape)]
 
+    def old(self, first: Any, y: Any, before: int, t: int, room: Any) -> tuple[Any, list[Step]]:
+        """What step t goes on from, None for zeros: the first state, or that of the step before, which has left cont
+        times it in ``room`` where there is a cont."""
+        if before < 0:
+            return self.masked(first, t, room)
+        return y[before] if self.cont is None else room, []
+
 
 def _room(device: Cuda, scratch: Any, dtype: str, *shapes: tuple[int, ...]) -> list[Any]:
     """Arrays one behind the other in the scratch."""
@@ -81,11 +88,8 @@ def rnn(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     (seen,) = _room(device, scratch, y.dtype.name, y.shape[1:])
     run: list[Step] = [device.launcher.copy(x, y)]
     for before, t, after in _walk(len(x), call.attrs["reverse"]):
-        if before < 0:
-            old, mask = k.masked(first, t, seen)
-            run += mask
-        else:
-            old = y[before] if cont is None else seen
+        old, mask = k.old(first, y, before, t, seen)
+        run += mask
         if old is not None:
             run.append(k.product(old, w, y[t], True, add=True))
         goes_on = seen if cont is not None and after >= 0 else None
@@ -113,11 +117,8 @@ def lstm(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     seen, inner = _room(device, scratch, y.dtype.name, y.shape[1:], rows)
     run: list[Step] = [device.launcher.copy(x, gates)]
     for before, t, after in _walk(len(x), call.attrs["reverse"]):
-        if before < 0:
-            old, mask = k.masked(first, t, seen)
-            run += mask
-        else:
-            old = y[before] if cont is None else seen
+        old, mask = k.old(first, y, before, t, seen)
+        run += mask
         if old is not None:
             run.append(k.product(old, w, gates[t], True, add=True))
         goes_on = seen if cont is not None and after >= 0 else None
@@ -158,11 +159,8 @@ def gru(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     seen, product = _room(device, scratch, y.dtype.name, rows, x.shape[1:])
     run: list[Step] = []
     for before, t, after in _walk(len(x), call.attrs["reverse"]):
-        if before < 0:
-            old, mask = k.masked(first, t, seen)
-            run += mask
-        else:
-            old = y[before] if cont is None else seen
+        old, mask = k.old(first, y, before, t, seen)
+        run += mask
         if old is not None:
             run.append(k.product(old, w, product, True))
         goes_on = seen if cont is not None and after >= 0 else None
