@@ -2,7 +2,7 @@
 
     arguments.py   every command and flag; loads nothing else, so that --help is quick
     train.py test.py timing.py check.py summary.py plan.py devices.py explain.py data.py features.py
-    gradcheck.py upgrade.py
+    infer.py gradcheck.py upgrade.py
                    one a command: run(args)
     the rest       what several of them share
 

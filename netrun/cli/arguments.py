@@ -37,6 +37,9 @@ _TABLE = (
     Command("classify", "classify", "the best classes of images",
             "netrun classify cat.png --model train_val.prototxt --weights net_iter_1000.caffemodel --labels names.txt",
             flags.classify),
+    Command("infer", "infer", "write token after token with a trained net, greedily or by beam search",
+            "netrun infer configs/attention/reverse_infer.prototxt --weights reverse_iter_600.caffemodel "
+            "--vocabulary configs/attention/reverse_tokens.txt --time-major --beam 4 --input lines.txt", flags.infer),
     Command("time", "timing", "time every layer, forward and backward",
             "netrun time --model configs/benchmark/alexnet.prototxt --iterations 5 --input-shape data=16,3,224,224",
             flags.time),

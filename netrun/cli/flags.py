@@ -290,6 +290,44 @@ def features(parser: Parser) -> None:
     _log(parser)
 
 
+def infer(parser: Parser) -> None:
+    """Those of ``netrun infer``."""
+    parser.add_argument("file", nargs="?", metavar="MODEL", help="the net's prototxt (--model may be left out)")
+    parser.add_argument("--model", metavar="FILE", help="the net's prototxt, with Input layers")
+    parser.add_argument("--weights", metavar="FILE", default="", help="a .caffemodel or .h5 file")
+    parser.add_argument(
+        "--input", metavar="FILE", default="-",
+        help="a text, a sequence a line, or FILE.npz with an array for each input besides the tokens (default: stdin)",
+    )  # fmt: skip
+    parser.add_argument("--vocabulary", metavar="FILE", default="", help="the tokens, one a line, by number from 0")
+    parser.add_argument(
+        "--vocabulary-from", metavar="FILE", default="",
+        help="instead: the text the net was trained on, as vocabulary_from of SequenceData",
+    )  # fmt: skip
+    parser.add_argument("--source-vocabulary", metavar="FILE", default="", help="that of the lines read, if another")
+    parser.add_argument("--unit", choices=("word", "character"), default="word", help="what a token is (default: word)")
+    parser.add_argument("--start", metavar="TOKEN", default="<start>", help="stands in front (default: <start>)")
+    parser.add_argument("--stop", metavar="TOKEN", default="<stop>", help="ends a sequence (default: <stop>)")
+    parser.add_argument("--beam", type=_count, default=1, metavar="N", help="beam search with N beams; 1 is greedy")
+    parser.add_argument("--n-best", type=_count, default=0, metavar="N",
+                        help="print N hypotheses of each: number of the line, score, text")  # fmt: skip
+    parser.add_argument("--max-length", type=_count, metavar="N", help="write at most N tokens")
+    parser.add_argument("--length-penalty", type=float, default=0.0, metavar="A",
+                        help="above 0 favours longer ones: scores are divided by ((5 + length) / 6)^A")  # fmt: skip
+    parser.add_argument("--batch", type=_count, default=16, metavar="N", help="sequences at a time (default: 16)")
+    parser.add_argument("--tokens", metavar="BLOB", default="",
+                        help="the input of what was written so far (default: target, or data)")  # fmt: skip
+    parser.add_argument("--scores", metavar="BLOB", default="scores", help="scores of the next token (default: scores)")
+    parser.add_argument("--source", metavar="BLOB", default="",
+                        help="the input that lines go to (default: source); without one they are prompts")  # fmt: skip
+    parser.add_argument("--length", metavar="BLOB", default="", help="the input of their lengths (default: length)")
+    parser.add_argument("--time-major", action="store_true", help="sequences are T N, as for recurrent layers, not N T")
+    _loading(parser)
+    _device(parser, "auto")
+    _state(parser, phase=None)
+    _log(parser)
+
+
 def classify(parser: Parser) -> None:
     """``netrun classify``"""
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
