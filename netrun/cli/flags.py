@@ -291,7 +291,7 @@ def features(parser: Parser) -> None:
 
 
 def infer(parser: Parser) -> None:
-    """Those of ``netrun infer``."""
+    """``netrun infer``"""
     parser.add_argument("file", nargs="?", metavar="MODEL", help="the net's prototxt (--model may be left out)")
     parser.add_argument("--model", metavar="FILE", help="the net's prototxt, with Input layers")
     parser.add_argument("--weights", metavar="FILE", default="", help="a .caffemodel or .h5 file")

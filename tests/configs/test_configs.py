@@ -83,7 +83,7 @@ def test_names_are_unique_in_a_phase(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NETS if "deploy" not in name and "infer" not in name])
 def test_weights_start_different(name: str) -> None:
-    """The default filler is zero, from which a hidden layer never moves; deploy and infer nets get theirs from a file."""
+    """The default filler is zero, from which a hidden layer never moves; deploy and infer nets get others."""
     layers = [layer for layer in net(name).layer if layer.type in ("Convolution", "InnerProduct")]
     fillers = [
         (x.convolution_param if x.type == "Convolution" else x.inner_product_param).weight_filler for x in layers
