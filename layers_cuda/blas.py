@@ -21,7 +21,9 @@ WORKSPACE = 32 << 20
 _TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}  # cudaDataType
 _COMPUTE_64F, _COMPUTE_32F = 70, 68
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
-_GEMM = [_P, _I, _I, _I, _I, _I, _P, _P, _I, _I, _L, _P, _I, _I, _L, _P, _P, _I, _I, _L, _I, _I, _I]
+_GEMM = [_P, _I, _I, _L, _L, _L, _P, _P, _I, _L, _L, _P, _I, _L, _L, _P, _P, _I, _L, _L, _L, _I, _I]
+_SUMS_IN_FLOAT32 = 16
+"""Math mode: no partial sum is rounded to the 16 bits of a result on its way; nothing else departs from the default."""
 
 
 def declare(library: Any) -> Any:
@@ -30,7 +32,8 @@ def declare(library: Any) -> Any:
     library.cublasDestroy_v2.argtypes = [_P]
     library.cublasSetStream_v2.argtypes = [_P, _P]
     library.cublasSetWorkspace_v2.argtypes = [_P, _P, ctypes.c_size_t]
-    library.cublasGemmStridedBatchedEx.argtypes = _GEMM
+    library.cublasSetMathMode.argtypes = [_P, _I]
+    library.cublasGemmStridedBatchedEx_64.argtypes = _GEMM  # sizes in 64 bits: tall matrices have over 2^31 rows
     return library
 
 
@@ -70,6 +73,7 @@ class Blas:
         # After the stream: setting a stream puts cuBLAS back to its own workspace.
         pointer, size = workspace.data.ptr, workspace.nbytes
         _check(library.cublasSetWorkspace_v2(self._handle, pointer, size), "cublasSetWorkspace")
+        _check(library.cublasSetMathMode(self._handle, _SUMS_IN_FLOAT32), "cublasSetMathMode")
         self._scalars: dict[tuple[str, float], Any] = {}
 
     def product(
@@ -95,7 +99,7 @@ class Blas:
         one, beta = self._scalar(dtype, 1.0), self._scalar(dtype, float(add))
         # Row-major Y = A B is column-major Y' = B' A': the operands change places, nothing is transposed.
         call = partial(
-            self._library.cublasGemmStridedBatchedEx, self._handle, int(p.tb), int(p.ta), p.n, p.m, p.k,
+            self._library.cublasGemmStridedBatchedEx_64, self._handle, int(p.tb), int(p.ta), p.n, p.m, p.k,
             one, where[1], given, p.k if p.tb else p.n, p.stride_b, where[0], given, p.m if p.ta else p.k, p.stride_a,
             beta, where[2], kind, p.n, p.stride_y, p.batch, compute, -1,
         )  # fmt: skip
@@ -103,7 +107,7 @@ class Blas:
         def step() -> None:
             status = call()
             if status:
-                _check(status, f"cublasGemmStridedBatchedEx {shape}")
+                _check(status, f"cublasGemmStridedBatchedEx_64 {shape}")
 
         step.keep = (a, b, y, self)  # type: ignore[attr-defined]
         return step

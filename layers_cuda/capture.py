@@ -48,8 +48,9 @@ class Captured:
 
     def __call__(self) -> None:
         self._device.use()
-        for part in self.parts:
-            part()
+        with self._device.told():
+            for part in self.parts:
+                part()
 
 
 class Segment:
@@ -79,12 +80,13 @@ class Segment:
 
     def _capture(self) -> Any:
         """The graph; None, with a warning, where CUDA refuses to capture one of the calls."""
-        stream, failed = self._device.stream, None
+        stream = self._device.stream
+        failed: BaseException | None = None
         stream.begin_capture()
         try:
             for step in self._steps:
                 step()
-        except Exception as error:  # whatever a library raises: the capture must be ended first
+        except BaseException as error:  # whatever a library raises, and Ctrl-C: the capture must be ended first
             failed = error
         try:
             graph = stream.end_capture()
@@ -92,6 +94,8 @@ class Segment:
             graph, failed = None, failed or error
         if failed is None:
             return graph
+        if not isinstance(failed, Exception):
+            raise failed
         self._plain = True
         text = str(failed).partition("\n")[0]
         warnings.warn(f"device {self._device.name} runs call by call, without a CUDA graph: {text}", stacklevel=3)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -47,7 +49,7 @@ def open_device(index: int) -> Cuda:
 
 
 class Cuda:
-    """One GPU.
+    """One GPU. One thread at a time may use it: what another launched meanwhile could end up in a graph.
 
     Args:
         index: its number.
@@ -104,23 +106,44 @@ class Cuda:
         folder = os.environ.get("NETRUN_CUDA_CACHE", "")
         return Plans(self.dnn, self.chip, self._measure if self.tune else None, Path(folder) if folder else None)
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Turn what CUDA reports into an error of ours.
+
+        Raises:
+            DeviceError: CUDA reported something; often of an earlier launch, and the GPU is then lost to this process.
+        """
+        cuda = self.xp.cuda
+        try:
+            yield
+        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+            hint = "NETRUN_CUDA_DEBUG=1 in the environment waits for every call and names the one that fails"
+            raise DeviceError(f"device {self.name}: {str(error).splitlines()[0]}", None, [hint]) from error
+
     def _measure(self, plan: Plan) -> float:
-        """Microseconds of a plan on memory of its own: the best of three."""
+        """Microseconds of a plan on memory of its own: the best of three.
+
+        Raises:
+            OutOfMemoryError: there is not so much memory.
+            DeviceError: it does not run.
+        """
         p, width = (
             plan.problem,
             np.dtype(plan.problem.dtype if plan.problem.dtype != "bfloat16" else "float16").itemsize,
         )
         shapes = [p.x, p.w, p.y] + ([(p.y[1],)] if p.bias else [])
-        arrays = [self.xp.zeros(int(np.prod(shape)) * width, np.uint8) for shape in shapes]
+        arrays = [self.allocate(math.prod(shape) * width) for shape in shapes]
         step = self.dnn.step(plan, arrays, self.allocate(max(plan.workspace, 1)))
         events = [self.xp.cuda.Event() for _ in range(4)]
-        self.xp.cuda.runtime.deviceSynchronize()
+        for array in arrays:
+            self.launcher.zero(array)()
         step()
         for event in events:
             event.record(self.stream)
             if event is not events[-1]:
                 step()
-        self.synchronize()
+        with self.told():
+            self.stream.synchronize()
         return min(float(self.xp.cuda.get_elapsed_time(a, b)) * 1000 for a, b in pairwise(events))
 
     # ---------------------------------------------------------------------------------------------------------- memory
@@ -167,7 +190,8 @@ class Cuda:
             DataError: a label or an index was out of range in what ran since the last look.
         """
         self.use()
-        values: np.ndarray[Any, Any] = half.words_of(array).get(stream=self.stream)
+        with self.told():
+            values: np.ndarray[Any, Any] = half.words_of(array).get(stream=self.stream)
         self.synchronize()
         return half.values_of(values) if isinstance(array, half.Brain) else values
 
@@ -181,8 +205,9 @@ class Cuda:
 
         def values() -> np.ndarray[Any, Any]:
             self.use()
-            copied = found()
-            check()
+            with self.told():
+                copied = found()
+                check()
             return half.values_of(copied) if isinstance(array, half.Brain) else copied
 
         return values
@@ -194,8 +219,9 @@ class Cuda:
             DataError: a label or an index was out of range.
         """
         self.use()
-        self.stream.synchronize()
-        self.faults.check()
+        with self.told():
+            self.stream.synchronize()
+            self.faults.check()
 
     # --------------------------------------------------------------------------------------------------------- kernels
     def prepare(self, program: Program) -> Program:

@@ -36,6 +36,8 @@ _ELEMENT = {HANDLE: _P, INT64: _L, DOUBLE: ctypes.c_double, POINTER: _P, DESCRIP
  TENSOR, DEVICE) = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 15, 16, 17, 38)  # fmt: skip
 _ADD, _RELU = 0, 100
 _TENSOR_CORE, _NONDETERMINISTIC, _COMPILED_AT_RUN_TIME = 0, 4, 0
+_ROUNDS_MORE = {1, 2}
+"""Notes of engines that round operands further than their type says, or sums to 16 bits on the way."""
 _MODES = (3, 2)
 """Heuristics A, then FALLBACK: some strict float32 cases have a plan in the latter alone."""
 
@@ -323,6 +325,8 @@ def _refused(problem: Problem, plan: Plan, config: Descriptor, compiled: bool) -
     if not compiled and _COMPILED_AT_RUN_TIME in config.descriptors(300, ENGINE, 1)[0].get(1305, BEHAVIOUR):
         return True
     strict = problem.dtype == "float32" and not problem.tensor
+    if _ROUNDS_MORE & plan.notes:
+        return True
     return (strict and _TENSOR_CORE in plan.notes) or (problem.deterministic and _NONDETERMINISTIC in plan.notes)
 
 

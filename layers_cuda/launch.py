@@ -65,7 +65,7 @@ class Launcher:
         Args:
             grid, block: one to three numbers, x first.
             args: device arrays (their pointers are passed) and NumPy scalars of the exact C type, in the order of the
-                kernel's parameters. Pointers are taken now: an array must stay where it is.
+                kernel's parameters. Pointers are taken now: an array must stay where it is, so the step keeps it alive.
             shared: bytes of dynamic shared memory.
 
         Raises:
@@ -82,7 +82,7 @@ class Launcher:
         function = self.function(kernel, shared)
         where = ctypes.addressof(addresses)
         launch = partial(self._launch, function.kernel.ptr, *blocks, *threads, shared, self.stream.ptr, where, 0)
-        launch.keep = (function, values, addresses)  # type: ignore[attr-defined]
+        launch.keep = (function, values, addresses, tuple(args))  # type: ignore[attr-defined]
         return launch
 
     def function(self, kernel: Kernel, shared: int = 0) -> Any:
@@ -111,7 +111,10 @@ class Launcher:
         """A step that sets every byte of a contiguous array to 0."""
         if not array.nbytes:
             return nothing
-        return partial(self.xp.cuda.runtime.memsetAsync, array.data.ptr, 0, array.nbytes, self.stream.ptr)
+        call = self.xp.cuda.runtime.memsetAsync
+        step = partial(call, array.data.ptr, 0, array.nbytes, self.stream.ptr)
+        step.keep = array  # type: ignore[attr-defined]
+        return step
 
     def copy(self, source: Any, target: Any) -> Step:
         """A step that copies the bytes of one contiguous device array to another of the same number of bytes.
@@ -124,7 +127,9 @@ class Launcher:
         if not source.nbytes:
             return nothing
         call = self.xp.cuda.runtime.memcpyAsync
-        return partial(call, target.data.ptr, source.data.ptr, source.nbytes, _DEVICE_TO_DEVICE, self.stream.ptr)
+        step = partial(call, target.data.ptr, source.data.ptr, source.nbytes, _DEVICE_TO_DEVICE, self.stream.ptr)
+        step.keep = (source, target)  # type: ignore[attr-defined]
+        return step
 
     def _packed(self, kernel: Kernel, position: int, arg: Any) -> Any:
         arg = words_of(arg)

@@ -12,6 +12,12 @@ from netrun.errors import DeviceError, missing_extra
 EXTRA = "cuda13"
 """The extra of netrun-trainer that messages name."""
 
+OLDER = "pip install 'netrun-trainer[cuda12]' instead, with cupy-cuda13x uninstalled"
+"""What to do where CUDA 13 does not run."""
+
+_OLDEST = (7, 5)
+"""The oldest chip that CUDA 13 compiles for."""
+
 _FILES = {"cudnn": ("libcudnn.so.9",), "cublas": ("libcublas.so.13", "libcublas.so.12"), "nccl": ("libnccl.so.2",)}
 _PACKAGES = {"cudnn": "nvidia-cudnn-cu13", "cublas": "nvidia-cublas", "nccl": "nvidia-nccl-cu13"}
 _BEFORE = {"cudnn": ("cudart", "nvrtc", "cublasLt"), "cublas": ("cublasLt",), "nccl": ("cudart",)}
@@ -79,15 +85,33 @@ def pip_line(*packages: str) -> str:
 
 def usable(xp: Any, index: int) -> str:
     """Why device ``index`` cannot be used; "" if it can."""
+    runtime = xp.cuda.runtime
     try:
-        count = int(xp.cuda.runtime.getDeviceCount())
-    except xp.cuda.runtime.CUDARuntimeError as error:
-        return f"no usable GPU ({_first_line(error)})"
+        count = int(runtime.getDeviceCount())
+    except runtime.CUDARuntimeError as error:
+        return f"no usable GPU ({_driver(runtime) or _first_line(error)})"
     if not count:
         return "there is no CUDA device"
     if index >= count:
         return f"this machine has {count} GPU{'s' if count > 1 else ''}: cuda:0{f' to cuda:{count - 1}' * (count > 1)}"
+    facts = runtime.getDeviceProperties(index)
+    if (facts["major"], facts["minor"]) < _OLDEST and runtime.runtimeGetVersion() >= 13000:
+        return f"it is sm_{facts['major']}{facts['minor']}, which CUDA 13 has given up: {OLDER}"
     return ""
+
+
+def _driver(runtime: Any) -> str:
+    """What is wrong with NVIDIA's driver; "" if that is not it."""
+    try:
+        driver, wanted = int(runtime.driverGetVersion()), int(runtime.runtimeGetVersion())
+    except runtime.CUDARuntimeError:
+        return ""
+    if not driver:
+        return "NVIDIA's driver is not installed"
+    if driver // 1000 >= wanted // 1000:
+        return ""
+    text = f"its driver is for CUDA {driver // 1000}.{driver % 1000 // 10}, CuPy for CUDA {wanted // 1000}"
+    return f"{text}: {OLDER}" if driver >= 12000 else f"{text}: a newer driver is needed"
 
 
 def _first_line(error: BaseException) -> str:

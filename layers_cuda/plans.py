@@ -11,6 +11,8 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from netrun.errors import DeviceError
+
 from .dnn import Dnn, Plan, Problem
 
 CAP = 512 << 20
@@ -55,10 +57,14 @@ class Plans:
             plan = self.dnn.restored(problem, base64.b64decode(kept))
             if plan is not None and plan.workspace <= CAP:
                 return plan
-        measured = [(self.measure(plan), i, plan) for i, plan in enumerate(islice(offered, CANDIDATES))]
+        tried = list(islice(offered, CANDIDATES))
+        measured: list[tuple[float, int]] = []
+        for i, plan in enumerate(tried):
+            with suppress(DeviceError):  # too large for what is free, or one that does not run: another is chosen
+                measured.append((self.measure(plan), i))
         if not measured:
-            return None
-        fastest = min(measured, key=lambda m: m[:2])[2]
+            return tried[0] if tried else None
+        fastest = tried[min(measured)[1]]
         self._keep(problem, fastest)
         return fastest
 

@@ -7,6 +7,7 @@ iteration runs, the next batch already travels on a stream of its own; only a co
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,9 @@ LARGE = 1 << 20
 
 OFTEN = 4
 """The write from which it does: a parameter is zeroed, filled and perhaps loaded, and that is all."""
+
+TRIED_AGAIN = 1000
+"""Writes after which slots of its own are tried again, where there was no memory for them."""
 
 OWNERS = 8
 """Arrays that have slots of their own at a time."""
@@ -52,11 +56,15 @@ class _Slot:
 
 
 class _Own:
-    """Two slots and two device buffers for one array that is written again and again."""
+    """Two slots and two device buffers for one array that is written again and again.
 
-    def __init__(self, xp: Any, nbytes: int) -> None:
+    The buffers are the side stream's: memory that the pool gives for another stream may still be in use there.
+    """
+
+    def __init__(self, xp: Any, nbytes: int, side: Any) -> None:
+        with side:
+            self.buffers = [xp.empty(nbytes, np.uint8) for _ in range(2)]
         self.slots = [_Slot(xp, nbytes) for _ in range(2)]
-        self.buffers = [xp.empty(nbytes, np.uint8) for _ in range(2)]
         self.arrived = [xp.cuda.Event(disable_timing=True) for _ in range(2)]
         self.read = [xp.cuda.Event(disable_timing=True) for _ in range(2)]
         self.turn = 0
@@ -87,9 +95,13 @@ class Downloads:
             if not taken:
                 slot.free.synchronize()
                 taken.append(slot.host[: array.nbytes].view(dtype).reshape(shape).copy())
-                slots.append(slot)
+                back()
             return taken[0]
 
+        # A slot never leaves these lists for good: freed while its copy is on the way, its memory would be somebody
+        # else's when the copy arrives. Its next copy comes on the same stream, so later.
+        back = weakref.finalize(values, slots.append, slot)
+        back.atexit = False
         return values
 
 
@@ -123,8 +135,9 @@ class Uploads:
         address = int(array.data.ptr)
         if flat.nbytes >= LARGE:
             self._seen[address] += 1
-            if self._seen[address] >= OFTEN:
-                self._write_ahead(self._owner(address, flat.nbytes), address, flat)
+            own = self._owner(address, flat.nbytes) if self._seen[address] >= OFTEN else None
+            if own is not None:
+                self._write_ahead(own, address, flat)
                 return
         for begin in range(0, flat.nbytes, SLOT):
             part = flat[begin : begin + SLOT]
@@ -133,8 +146,8 @@ class Uploads:
             self._copy(address + begin, slot.address, part.nbytes, _TO_DEVICE, self.stream)
             slot.free.record(self.stream)
 
-    def _owner(self, address: int, nbytes: int) -> _Own:
-        """The slots of the array at that address, where another may have been before."""
+    def _owner(self, address: int, nbytes: int) -> _Own | None:
+        """The slots of the array at that address, where another may have been before; None where they do not fit."""
         own = self._own.get(address)
         if own is not None and own.slots[0].host.nbytes == nbytes:
             return own
@@ -142,7 +155,11 @@ class Uploads:
             self.side.synchronize()  # what is given up may still be travelling
             self.stream.synchronize()
             del self._own[address if own is not None else next(iter(self._own))]
-        made = self._own[address] = _Own(self.xp, nbytes)
+        try:
+            made = self._own[address] = _Own(self.xp, nbytes, self.side)
+        except (self.xp.cuda.memory.OutOfMemoryError, self.xp.cuda.runtime.CUDARuntimeError):
+            self._seen[address] = -TRIED_AGAIN  # the ring serves as well, only later
+            return None
         return made
 
     def _write_ahead(self, own: _Own, address: int, flat: np.ndarray[Any, Any]) -> None:

@@ -75,7 +75,11 @@ class Cublas(Library):
         self.set.append("workspace")
         return 0 if workspace % 256 == 0 else 7
 
-    def cublasGemmStridedBatchedEx(
+    def cublasSetMathMode(self, handle: int, mode: int) -> int:
+        self.set.append(f"mode {mode}")
+        return 0
+
+    def cublasGemmStridedBatchedEx_64(
         self, handle: int, opa: int, opb: int, m: int, n: int, k: int, alpha: int, a: int, ta: int, lda: int, sa: int,
         b: int, tb: int, ldb: int, sb: int, beta: int, c: int, tc: int, ldc: int, sc: int, batch: int, compute: int,
         algo: int,

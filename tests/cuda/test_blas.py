@@ -76,12 +76,12 @@ def test_one_word_decides_what_is_multiplied(name: str, compute: int) -> None:
 def test_the_workspace_is_set_after_the_stream() -> None:
     library = Cublas()
     start(library)
-    assert library.set == ["stream", "workspace"]
+    assert library.set == ["stream", "workspace", "mode 16"]
 
 
 def test_an_error_names_the_product() -> None:
     class Broken(Cublas):
-        def cublasGemmStridedBatchedEx(self, *args: Any) -> int:
+        def cublasGemmStridedBatchedEx_64(self, *args: Any) -> int:
             return 13
 
     step = start(Broken()).matmul(rows(3, 4), rows(4, 5), rows(3, 5), False, False, FP32)

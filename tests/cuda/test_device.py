@@ -297,8 +297,25 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         raise fakecupy.CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
 
     monkeypatch.setattr(fakecupy.runtime, "getDeviceCount", old)
-    with pytest.raises(DeviceError, match=r'device "cuda:0": no usable GPU \(cudaErrorInsufficientDriver'):
+    for driver, said in (
+        (13000, "cudaErrorInsufficientDriver: CUDA driver version is insufficient"),
+        (0, "NVIDIA's driver is not installed"),
+        (12080, r"its driver is for CUDA 12\.8, CuPy for CUDA 13: pip install 'netrun-trainer\[cuda12\]' instead"),
+        (11040, r"its driver is for CUDA 11\.4, CuPy for CUDA 13: a newer driver is needed"),
+    ):
+        monkeypatch.setattr(fakecupy.runtime, "driverGetVersion", lambda driver=driver: driver)
+        with pytest.raises(DeviceError, match=rf'device "cuda:0": no usable GPU \({said}'):
+            open_device(0)
+
+
+def test_a_chip_that_cuda_has_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, "cupy", lambda what: fakecupy)
+    facts = {**fakecupy.runtime.getDeviceProperties(0), "major": 7, "minor": 0}
+    monkeypatch.setattr(fakecupy.runtime, "getDeviceProperties", lambda index: facts)
+    with pytest.raises(DeviceError, match=r'device "cuda:0": it is sm_70, which CUDA 13 has given up: .*cuda12'):
         open_device(0)
+    monkeypatch.setattr(fakecupy.runtime, "runtimeGetVersion", lambda: 12080)
+    assert open_device(0).chip == "stand-in"
 
 
 def test_describe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from netrun.kernels import OPS
 from netrun.program import Call
 from netrun.solver import Solver
 from netrun.types import Spec, Tensor, Window
+from netrun.varying import Varying
 
 pytestmark = pytest.mark.gpu
 DIGITS = Path(__file__).resolve().parents[2] / "configs" / "digits"
@@ -68,7 +69,9 @@ def test_training_is_captured_and_learns(gpu: Any, monkeypatch: pytest.MonkeyPat
             solver.step(3)
             losses.append(list(solver.losses))
             if device is gpu:
-                assert all(part.graph is not None for part in solver.sessions[0]._run.parts)  # type: ignore[attr-defined]
+                session: Any = solver.sessions[0]
+                parts = (session._now.session if isinstance(session, Varying) else session)._run.parts
+                assert all(part.graph is not None for part in parts)
                 solver.step(297)
                 accuracy = next(float(o.values) for o in solver.test() if o.name == "accuracy")
                 assert accuracy > 0.93
