@@ -64,7 +64,8 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
         if parameter.trained and (parameter.lr_mult != 0 or graph.force_backward)
     }
     _check_targets(recording, set(trained.values()))
-    scaling = LossScale.of(recording) if graph.numerics.precision == "FP16" else None
+    scales = graph.numerics.precision == "FP16" and recording.losses and trained
+    scaling = LossScale.of(recording) if scales else None
     if scaling is None:
         found = backward(recorder, recording.forward, trained.values(), losses=recording.losses)
     else:

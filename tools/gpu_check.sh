@@ -4,14 +4,16 @@
 #
 #     tools/gpu_check.sh [FOLDER]        logs, tables and summary.txt go to FOLDER (default: tools/results/<date>-<GPU>)
 #
-# PYTHON chooses the interpreter: one with netrun-trainer[cuda13], pytest, and for the comparison torch.
+# PYTHON chooses the interpreter: one with netrun-trainer[cuda13], pytest, and for the comparison torch. PERCENT scales
+# all time limits: 300 gives every part three times as long, for tables without gaps.
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
-gpu=$("$python" - <<'END'
+percent=${PERCENT:-100}
+gpu=$(timeout 60 "$python" - <<'END'
 import sys
 from netrun.device import open_device
 from netrun.errors import NetrunError
@@ -29,7 +31,7 @@ failed=0
 
 # part NAME SECONDS COMMAND...
 part() {
-    local name=$1 limit=$2 begin=$SECONDS status
+    local name=$1 limit=$(($2 * percent / 100)) begin=$SECONDS status
     shift 2
     printf '== %s\n' "$name"
     timeout --kill-after=10 "$limit" "$@" >"$out/$name.log" 2>&1
@@ -46,18 +48,18 @@ part() {
 {
     git rev-parse HEAD 2>/dev/null
     "$python" --version
-    nvidia-smi 2>/dev/null
+    timeout 20 nvidia-smi 2>/dev/null
 } >"$out/machine.txt"
 
 part devices 30 "$python" -m netrun devices
 part checklist 75 "$python" tools/gpu/checklist.py --properties "$out/device_properties.json"
 part suite 190 "$python" -m pytest --device cuda:0 -q -p no:cacheprovider
-part small 50 "$python" tools/gpu/bench.py --out "$out/small" --seconds 40 --nets lenet,cifar10_quick --no-compile
-part single 35 "$python" tools/gpu/bench.py --out "$out/single" --seconds 28 --nets resnet50,googlenet,alexnet \
+part small 50 "$python" tools/gpu/bench.py --out "$out/small" --seconds $((40 * percent / 100)) --nets lenet,cifar10_quick --no-compile
+part single 35 "$python" tools/gpu/bench.py --out "$out/single" --seconds $((28 * percent / 100)) --nets resnet50,googlenet,alexnet \
     --batch 1 --work forward --precisions FP32,BF16 --rounds 100
-part sequence 30 "$python" tools/gpu/bench.py --out "$out/sequence" --seconds 24 --nets lstm,transformer \
+part sequence 30 "$python" tools/gpu/bench.py --out "$out/sequence" --seconds $((24 * percent / 100)) --nets lstm,transformer \
     --precisions TF32,BF16 --work both --rounds 10
-part nets 180 "$python" tools/gpu/bench.py --out "$out/nets" --seconds 150 \
+part nets 180 "$python" tools/gpu/bench.py --out "$out/nets" --seconds $((150 * percent / 100)) \
     --nets resnet50,googlenet,alexnet,vgg_a,overfeat,googlenet_train --precisions TF32,FP32,BF16
 
 cat "$out"/{small,single,sequence,nets}/table.md 2>/dev/null

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import used
 from cases import run_case
 from shim import CASES, Device
 from test_kernels_shim import more
@@ -195,10 +196,33 @@ def test_files_compile_without_spills(chip: str, capsys: pytest.CaptureFixture[s
     assert set(report) >= {name for file, _ in variants for name in source.kernels_of(file)}
 
 
+@pytest.fixture(scope="session")
+def everything() -> list[Variant]:
+    """What the tables reach, and what programs of every layer and net really use, in every precision."""
+    return list(dict.fromkeys([*table("float32"), *large(), many(), *used.variants()]))
+
+
+def one_of_each_form(variants: Sequence[Variant]) -> list[Variant]:
+    """One for each file, set of names that are defined, and types: variants that differ in sizes or formulas alone
+    differ in nothing that a chip could refuse."""
+    found: dict[Any, Variant] = {}
+    for file, defines in variants:
+        types = tuple(v for n, v in defines if n in ("REAL", "STORAGE", "INDEX"))
+        found.setdefault((file, frozenset(n for n, _ in defines), types), (file, defines))
+    return list(found.values())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("chip", [NEAREST])
-def test_every_variant_of_the_table_compiles(chip: str) -> None:
-    assert not compile_them([(v, chip) for v in [*table("float32"), *large()]], defaultdict(set))
+@pytest.mark.parametrize("chip", CHIPS)
+def test_every_variant_compiles(chip: str, everything: list[Variant], capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them for one chip, one of each form for the others; no list of them is kept by hand."""
+    report: dict[str, set[int]] = defaultdict(set)
+    chosen = everything if chip == NEAREST else one_of_each_form(everything)
+    spills = compile_them([(v, chip) for v in chosen], report)
+    with capsys.disabled():
+        print(f"\nsm_{chip}, {len(chosen)} variants, registers at most:",
+              ", ".join(f"{n} {max(r)}" for n, r in sorted(report.items())))  # fmt: skip
+    assert not spills
 
 
 @pytest.mark.skipif(NVRTC is None, reason="reads PTX, which needs NVRTC: pip install nvidia-cuda-nvrtc")

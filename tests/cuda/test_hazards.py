@@ -5,15 +5,19 @@ The stand-in is in order always and never loses memory; these tests look at what
 
 from __future__ import annotations
 
+import ast
 import gc
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import fakecupy
 import numpy as np
 import pytest
 
+import layers_cuda
 from layers_cuda.device import Cuda
 from layers_cuda.dnn import Plan, Problem
 from layers_cuda.launch import Kernel
@@ -116,3 +120,19 @@ def test_a_plan_that_cannot_be_measured_is_passed_over(
     device.plans.measure = lambda plan: measure(replace(plan, workspace=0))
     other = device.plans.best(problem)
     assert other is not None
+
+
+def test_cuda_stands_in_cu_files_alone() -> None:
+    """No string of Python holds CUDA C but one-line expressions and names of types."""
+    found = []
+    for path in sorted(Path(layers_cuda.__file__).parent.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        told = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+                code = re.search(
+                    r"__global__ void|__device__|__shared__|threadIdx|blockIdx|\bfor \(|\bif \(|;\s*\n", node.value
+                )
+                if code:
+                    found.append(f"{path.name}:{node.lineno}: {code.group()}")
+    assert not found

@@ -11,6 +11,7 @@ the device. A row that does not fit into --seconds any more is listed as not mea
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import time
@@ -30,7 +31,6 @@ from netrun.config import schema
 from netrun.config.text import parse
 from netrun.config.upgrade import read_net
 from netrun.device import Device, open_device
-from netrun.layers.base import Layer
 from netrun.params import initialise
 from netrun.runner import forward_program
 from netrun.session import Memory, Session
@@ -60,12 +60,22 @@ layer {{ name: "lstm" type: "LSTM" bottom: "data" top: "lstm"
 
 TRANSFORMER = """
 layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: {batch} dim: 512 dim: 768 }} }} }}
-layer {{ name: "attention" type: "Attention" bottom: "data" top: "attention" }}
+layer {{ name: "norm1" type: "LayerNorm" bottom: "data" top: "norm1" }}
+layer {{ name: "attention" type: "MultiHeadAttention" bottom: "norm1" top: "attention"
+  attention_param {{ num_heads: 12 }} }}
+layer {{ name: "sum1" type: "Eltwise" bottom: "data" bottom: "attention" top: "sum1" }}
+layer {{ name: "norm2" type: "LayerNorm" bottom: "sum1" top: "norm2" }}
+layer {{ name: "up" type: "InnerProduct" bottom: "norm2" top: "up"
+  inner_product_param {{ num_output: 3072 axis: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "gelu" type: "GELU" bottom: "up" top: "gelu" }}
+layer {{ name: "down" type: "InnerProduct" bottom: "gelu" top: "down"
+  inner_product_param {{ num_output: 768 axis: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "sum2" type: "Eltwise" bottom: "sum1" bottom: "down" top: "sum2" }}
 """
-"""A block over 512 positions of 768 values: measured as soon as netrun has the layer."""
+"""A block over 512 positions of 768 values, with 12 heads, normalised before each half."""
 
-WRITTEN = {"lstm": (LSTM, ("LSTM",)), "transformer": (TRANSFORMER, ("Attention",))}
-"""Name -> text of the net, and the layer types that it waits for."""
+WRITTEN = {"lstm": LSTM, "transformer": TRANSFORMER}
+"""Name -> text of the net."""
 
 SIZES = {"lenet": (1, 28, 28), "cifar10_quick": (3, 32, 32)}
 ROUNDS = {"lenet": 500, "cifar10_quick": 500}
@@ -94,8 +104,7 @@ def recorded(name: str, batch: int, precision: str = "FP32") -> Recording:
     """The net in that precision, with an input of that many images in the place of its data layers."""
     file, _ = NETS[name]
     if name in WRITTEN:
-        text, _ = WRITTEN[name]
-        written, _ = parse(text.format(batch=batch), schema.NetParameter, name)
+        written, _ = parse(WRITTEN[name].format(batch=batch), schema.NetParameter, name)
         written.precision = precision
         return record(build(written, None, State.of(schema.NetState(phase="TEST")), seed=0))
     message, _ = read_net(str(CONFIGS / file))
@@ -172,8 +181,7 @@ def time_netrun(row: Row, session: Session, rounds: int) -> None:
     pairs = pairwise(events)
     row.gpu = statistics.median(float(device.xp.cuda.get_elapsed_time(a, b)) for a, b in pairs)
     row.overhead = 100 * (row.netrun - row.gpu) / row.gpu
-    free, total = device.xp.cuda.runtime.memGetInfo()
-    row.peak_mib = (total - free) / 2**20
+    row.peak_mib = device.xp.get_default_memory_pool().total_bytes() / 2**20
 
 
 # ------------------------------------------------------------------------------------------------------------- PyTorch
@@ -278,42 +286,48 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + args.seconds
     device: Any = open_device(args.device)
-    rows: list[Row] = []
-    for name in args.nets.split(","):
-        for precision in args.precisions.split(","):
-            for work in args.work.split(","):
-                batch = args.batch or NETS[name][1]
-                row = Row(name, batch, precision, work)
-                if work == "train" and name in ("alexnet", "overfeat", "vgg_a", "googlenet", *WRITTEN):
-                    continue  # these files have no loss
-                rows.append(row)
-                missing = [t for t in WRITTEN.get(name, ("", ()))[1] if t not in Layer.registry]
-                if missing:
-                    row.notes.append(f"not measured: netrun has no layer {', '.join(missing)} yet")
-                    continue
-                if time.monotonic() > deadline:
-                    row.notes.append("not measured: out of time")
-                    continue
-                rounds = args.rounds or ROUNDS.get(name, 20)
-                recording = recorded(name, batch, precision)
+    rows = [
+        Row(name, args.batch or NETS[name][1], precision, work)
+        for work in args.work.split(",")
+        for precision in args.precisions.split(",")
+        for name in args.nets.split(",")
+        # these files have no loss
+        if work != "train" or name not in ("alexnet", "overfeat", "vgg_a", "googlenet", *WRITTEN)
+    ]
 
-                def ours(row: Row = row, recording: Recording = recording, rounds: int = rounds) -> None:
-                    time_netrun(row, session_of(recording, recording.graph, row.work, device), rounds)
+    def write() -> None:
+        """After every measurement: whoever ends this for lack of time still has all that was measured."""
+        (args.out / "rows.json").write_text(json.dumps([asdict(r) for r in rows], indent=1))
+        (args.out / "table.md").write_text("\n".join(table(rows)) + "\n")
 
-                guarded(row, "netrun", ours)
-                if hasattr(device, "xp"):
-                    device.xp.get_default_memory_pool().free_all_blocks()  # PyTorch shall have them
-                again = recorded(name, batch)  # a recording is used up by the gradients derived from it
-                for compiled in (False, True):
-                    if not args.no_torch and not (compiled and args.no_compile) and time.monotonic() < deadline:
-                        guarded(
-                            row,
-                            "torch",
-                            lambda r=row, a=again, c=compiled, n=rounds: time_torch(r, a, c, n, args.device),
-                        )
-                print(json.dumps(asdict(row)), flush=True)
-                (args.out / "rows.json").write_text(json.dumps([asdict(r) for r in rows], indent=1))
-                (args.out / "table.md").write_text("\n".join(table(rows)) + "\n")
+    def measure(row: Row, what: str) -> None:
+        if time.monotonic() > deadline:
+            row.notes.append(f"{what} not measured: out of time")
+            return
+        rounds = args.rounds or ROUNDS.get(row.net, 20)
+
+        def action() -> None:
+            recording = recorded(row.net, row.batch, row.precision if what == "netrun" else "FP32")
+            if what == "netrun":
+                time_netrun(row, session_of(recording, recording.graph, row.work, device), rounds)
+            else:
+                time_torch(row, recording, what == "compile", rounds, args.device)
+
+        guarded(row, what, action)
+        print(json.dumps(asdict(row)), flush=True)
+        write()
+        gc.collect()
+        if hasattr(device, "xp"):
+            device.xp.get_default_memory_pool().free_all_blocks()  # the other side shall have them
+
+    write()
+    # Compiling takes PyTorch longer than all the rest: first everything else has its turn.
+    for row in rows:
+        measure(row, "netrun")
+        if not args.no_torch:
+            measure(row, "eager")
+    for row in rows if not (args.no_torch or args.no_compile) else []:
+        measure(row, "compile")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Only what the benchmark nets hold; anything else raises NotImplementedError with
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,6 +17,22 @@ from netrun.compiler.record import Recording
 
 _FED = {"Input", "Data", "DummyData", "ImageData"}
 _IGNORED = {"Accuracy", "Silence"}
+_LOADED = {"Convolution", "InnerProduct", "LayerNorm", "MultiHeadAttention"}
+"""Types whose parameters stand in the same order here."""
+
+
+class SelfAttention(nn.Module):
+    """Several heads over one sequence N T D, by PyTorch's own fused attention."""
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Linear(size, size) for _ in range(4))
+        self.heads = heads
+
+    def forward(self, x: Any) -> Any:
+        n, t, d = x.shape
+        q, k, v = (m(x).view(n, t, self.heads, -1).transpose(1, 2) for m in (self.query, self.key, self.value))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, d))
 
 
 class TorchNet(nn.Module):
@@ -68,7 +85,9 @@ class TorchNet(nn.Module):
         if kind in ("Scale", "Split", "Flatten") and key not in self.parts:
             return given[0].flatten(1) if kind == "Flatten" else given[0]
         if kind == "InnerProduct":
-            return self.parts[key](given[0].flatten(1))
+            return self.parts[key](given[0].flatten(node.message.inner_product_param.axis))
+        if kind == "GELU":
+            return F.gelu(given[0])
         if kind == "LSTM":
             return self.parts[key](given[0])[0]
         return self.parts[key](given[0])
@@ -77,7 +96,7 @@ class TorchNet(nn.Module):
         """Take over netrun's parameters, by the names of its tensors."""
         with torch.no_grad():
             for i, node in enumerate(self.graph.nodes):
-                if str(i) in self.parts and node.layer.type in ("Convolution", "InnerProduct"):
+                if str(i) in self.parts and node.layer.type in _LOADED:
                     for mine, theirs in zip(self.parts[str(i)].parameters(), node.parameters, strict=True):
                         value = torch.as_tensor(arrays[theirs.key])
                         mine.copy_(value.reshape(mine.shape))
@@ -85,7 +104,7 @@ class TorchNet(nn.Module):
 
 def _module(node: Node, attrs: Any, scaled: bool) -> nn.Module | None:
     kind, message = node.layer.type, node.message
-    if kind in _FED | _IGNORED or kind in ("SoftmaxWithLoss", "Concat", "Eltwise", "ReLU", "Split", "Flatten"):
+    if kind in _FED | _IGNORED or kind in ("SoftmaxWithLoss", "Concat", "Eltwise", "ReLU", "GELU", "Split", "Flatten"):
         return None
     x, y = node.bottoms[0].spec.shape, node.tops[0].spec.shape
     if kind == "Convolution":
@@ -97,10 +116,12 @@ def _module(node: Node, attrs: Any, scaled: bool) -> nn.Module | None:
         p = message.recurrent_param
         return nn.LSTM(x[2], p.num_output, p.num_layers, bidirectional=y[2] != p.num_output)
     if kind == "InnerProduct":
-        features = 1
-        for n in x[1:]:
-            features *= n
-        return nn.Linear(features, y[1], bias=len(node.parameters) > 1)
+        features = math.prod(x[message.inner_product_param.axis :])
+        return nn.Linear(features, y[-1], bias=len(node.parameters) > 1)
+    if kind == "LayerNorm":
+        return nn.LayerNorm(x[-1])
+    if kind == "MultiHeadAttention":
+        return SelfAttention(x[2], message.attention_param.num_heads)
     if kind == "Pooling":
         w = attrs["window"]
         if message.pooling_param.pool == message.pooling_param.MAX:
