@@ -80,6 +80,7 @@ def contribute(k: Recorder, g: Gradients, slope: Any, values: dict[str, Tensor],
 
 
 def broadcast(xs: Sequence[Tensor]) -> Shape:
+    """The shape of tensors taken together, axes of length 1 stretched."""
     rank = max(len(x.shape) for x in xs)
     shapes = [(1,) * (rank - len(x.shape)) + x.shape for x in xs]
     return tuple(max(column) if 0 not in column else 0 for column in zip(*shapes, strict=True))
