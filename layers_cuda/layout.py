@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from netrun.kernels import OPS
+from netrun.kernels import CHANGES, OPS
 from netrun.program import Call, Program
 from netrun.types import PERSISTENT, Shape, Tensor
 
@@ -102,7 +102,7 @@ class _Layouts:
                 written = {t.root for t in call.writes()}
                 changed = call.map(lambda t, w=written: t if t.root in w else self._plain(t))  # type: ignore[misc]
                 self._calls.append(changed)
-            if call.op.name == "update":
+            if call.op.name in CHANGES:
                 written = {t.root for t in call.writes()}
                 for key in [k for k in self._versions if k[0] in written]:
                     del self._versions[key]

@@ -189,6 +189,16 @@ def scatter_add(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> 
     return device.launcher.step(_rows("scatter_add", x, index, most), blocks, BLOCK, values)
 
 
+def merge_rows(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
+    """Kernels.merge_rows, bound: one block an entry, which looks through the whole index. Deterministic."""
+    index, x, rows, y = args
+    if not index.size:
+        return nothing
+    values = [index, x, rows, y, *indices(y.size, [index.size, math.prod(y.shape[1:])])]
+    blocks = min(index.size, device.launcher.processors * 16)
+    return device.launcher.step(_rows("merge_rows", x, index, y.size), blocks, BLOCK, values)
+
+
 def _rows(name: str, x: Any, index: Any, most: int) -> Kernel:
     types = type_defines(x.dtype.name, most, index.dtype.name)
     return Kernel("rows", name, (*types, ("LABEL", CTYPES[index.dtype.name])))
@@ -202,5 +212,6 @@ BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {
     "transpose": transpose,
     "gather": gather,
     "scatter_add": scatter_add,
+    "merge_rows": merge_rows,
 }
 WORKSPACE: dict[str, Callable[[Cuda, Call], int]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,29 @@ def update(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     ))  # fmt: skip
     values = [*xs, *vs, *indices(axes.count, [axes.count, *axes.sizes])]
     return device.launcher.step(kernel, device.launcher.blocks(-(-axes.count // width)), BLOCK, values)
+
+
+def update_rows(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
+    """Kernels.update_rows, bound. A row out of range is reported by ``device.faults`` and not written."""
+    rule: Rule = call.attrs["rule"]
+    index, xs, vs = args
+    rows, width = vs[0].shape[0], math.prod(vs[0].shape[1:])
+    count = index.size * width
+    if not count:
+        return nothing
+    taken, changed = [x.dtype.name for x in xs], [v.dtype.name for v in vs]
+    wide = [int(x.size == count and count > 1) for x in xs]
+    most = max(count, vs[0].size)
+    kernel = Kernel("update_rows", "update_rows", (
+        *real_defines(real_of(changed, taken), most, *taken, *changed),
+        ("LABEL", CTYPES[index.dtype.name]),
+        ("INPUTS(X)", _list([(n, CTYPES[d], w) for n, d, w in zip(rule.inputs, taken, wide, strict=True)])),
+        ("VARIABLES(X)", _list([(n, CTYPES[d]) for n, d in zip(rule.variables, changed, strict=True)])),
+        ("BODY", cuda_rule(rule, dict(zip(rule.variables, (CTYPES[d] for d in changed), strict=True)))),
+    ))  # fmt: skip
+    fault = device.faults.slot(call.origin, "index", index.shape, rows)
+    values = [index, *xs, *vs, fault, *indices(most, [count, rows, width])]
+    return device.launcher.step(kernel, device.launcher.blocks(count), BLOCK, values)
 
 
 def together(device: Cuda, rule: Rule, tensors: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> Step | None:
@@ -110,5 +134,5 @@ def constant(device: Cuda, values: np.ndarray[Any, Any]) -> Any:
     return array
 
 
-BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {"update": update}
+BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {"update": update, "update_rows": update_rows}
 WORKSPACE: dict[str, Callable[[Cuda, Call], int]] = {}

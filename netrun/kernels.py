@@ -73,7 +73,15 @@ class Kernels:
     def update(self, xs: Ins, vs: InOuts, *, rule: Rule) -> None:
         """Run the assignments of ``rule``: inputs xs broadcast to the variables vs, which change in place.
 
-        The one kernel that writes what it reads: for parameters, solver history and running statistics.
+        This kernel and ``update_rows`` alone write what they read: parameters, solver history, running statistics.
+        """
+        raise NotImplementedError
+
+    def update_rows(self, index: In, xs: Ins, vs: InOuts, *, rule: Rule) -> None:
+        """``update`` of row index[i] of the variables from row i of the inputs, for each i; all other rows stay.
+
+        index: N, no row twice; negative ones are passed over, those outside raise DataError on the host devices.
+        vs: tables R.. of one shape. xs: N R[1:], or one number.
         """
         raise NotImplementedError
 
@@ -226,6 +234,15 @@ class Kernels:
         """y = zeros; y[index[i..]] += x[i..]: adjoint of gather, but negative indices drop their rows."""
         raise NotImplementedError
 
+    def merge_rows(self, index: In, x: In, rows: Out, y: Out) -> None:
+        """The rows of x that have the same index, added up in their order at the place of the first of them.
+
+        index: I.., x: I.. W.., rows: N int32 and y: N W.. with N entries of index in all. At the first entry i with an
+        index, rows[i] = that index and y[i] = the sum; at the others, and where the index is negative, rows[i] = -1 and
+        y[i] = 0. With ``update_rows`` it is what scatter_add and ``update`` are for a whole table.
+        """
+        raise NotImplementedError
+
     # --------------------------------------------------------------------------------------------------- sequences
     # T steps of N streams side by side. A walk goes from step 0 to T-1, with ``reverse`` from T-1 to 0; "before" is the
     # step the walk came from. cont (T N, absent: ones) multiplies the state before at each step: 0 where a stream
@@ -364,7 +381,10 @@ IN_PLACE: dict[str, tuple[str, str]] = {
 }
 """Kernels whose output may lie over an input of the same shape and type that nobody reads afterwards."""
 
-EFFECTS: frozenset[str] = frozenset({"update", "host"})
+CHANGES: frozenset[str] = frozenset({"update", "update_rows"})
+"""Kernels that change what they read: parameters, history, statistics, states."""
+
+EFFECTS: frozenset[str] = CHANGES | {"host"}
 """Kernels that do something even where nobody reads what they write."""
 
 ZERO = Spec(())

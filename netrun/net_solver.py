@@ -23,6 +23,7 @@ from .runner import Output, Runner
 from .session import Session
 from .solver import Solver
 from .solver_nets import SolverNet, net_to_train, nets_to_test
+from .sparse import asked_for, is_dense
 from .training import Training, record_update
 from .types import Shape, Tensor
 from .updates import METHODS, correction, told
@@ -102,6 +103,9 @@ class NetSolver(Solver):
         self.log(f"Creating training net {origin}", "solver.cpp:102")
         self.net = self._open(found, "train")
         self.training = self._compile_update()
+        for parameter in asked_for(self.training.recording.parameters):
+            why = "a net that shows its diffs has all of it"
+            self.log(is_dense(parameter, why), "solver.cpp:57", "W")
         self._update_session = Session(
             cast(Program, self.training.update), self.device, self.memory, self.net._engine.own
         )

@@ -13,6 +13,7 @@ from .compiler.passes import constant_calls, drop_unread, elide_copies
 from .compiler.plan import Plan, plan, size_of
 from .device import Array, Device, Step
 from .errors import DataError, OutOfMemoryError
+from .kernels import CHANGES
 from .program import Arg, Call, Program
 from .shortage import shortage
 from .types import PERSISTENT, Shape, Spec, Tensor
@@ -142,7 +143,7 @@ class Session:
         self._opening: Step | None = device.capture([s for c, s in pairs if id(c) in known]) if known else None
         self._run: Step = device.capture([s for c, s in pairs if id(c) not in known])
         self._seen = -1
-        changed = (t for call in self.program.calls if call.op.name == "update" for t in call.writes())
+        changed = (t for call in self.program.calls if call.op.name in CHANGES for t in call.writes())
         self.learns = any(t.root.kind in SHARED for t in changed)
         """Whether a run changes parameters."""
         self.feeds = {name: self.array(tensor) for name, tensor in self.program.feeds.items()}

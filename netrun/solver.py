@@ -121,6 +121,8 @@ class Solver:
         self.log(f"Creating training net {origin}", "solver.cpp:102")
         graph = self._graph(net)
         self.training: Training = compile_training(graph, m, keep_all=m.debug_info)
+        for notice in self.training.notices:
+            self.log(notice, "solver.cpp:57", "W")
         initialise(self.training.recording, self.memory, self.seed)
         own = Memory(self.device)
         recording, update = self.training.recording, self.training.update

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from .kernels import OPS
+from .kernels import CHANGES, OPS
 from .program import Call, Program
 from .types import PERSISTENT, Tensor
 
@@ -118,7 +118,7 @@ class _Narrowing:
             found[root] = self._version(root, root.dtype, call)
         self._calls.append(call.map(lambda t: t if found[t.root] is t.root else found[t.root].view(t.shape)))
         self._calls += after
-        if call.op.name == "update":
+        if call.op.name in CHANGES:
             for key in [k for k in self._copies if k[0] in written]:
                 del self._copies[key]
 

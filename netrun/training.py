@@ -12,11 +12,13 @@ from .compiler.sharing import Parameter
 from .config import schema
 from .expression import letters, rule
 from .loss_scale import LossScale
-from .program import Program, Recorder
+from .program import Call, Program, Recorder
 from .runner import kept
+from .sparse import lookups, record_merge, rows_of
 from .types import Spec, Tensor
 from .updates import METHODS, is_trusted, moves_without_gradient, told, trust_ratio, update_rule
 
+_NOTHING = rule([], ["moved"], "moved = 0")
 _FIRST = rule(["g", "first"], ["total"], "total = where(first, 0, total) + g")
 
 
@@ -38,6 +40,12 @@ class Training:
     saved: dict[Tensor, Tensor] = field(default_factory=dict)
     lr: Tensor = field(default_factory=lambda: Tensor("lr", Spec(()), "control"))
     correction: Tensor = field(default_factory=lambda: Tensor("correction", Spec(()), "control"))
+    lookups: dict[Parameter, Call] = field(default_factory=dict)
+    """Tables of which an iteration changes only the rows it used, and the gather that takes them."""
+    rows: dict[Parameter, Tensor] = field(default_factory=dict)
+    """Of those, the numbers of the rows to which the gradient belongs."""
+    notices: list[str] = field(default_factory=list)
+    """Lines for the log."""
     scaling: LossScale | None = None
     """What the loss is multiplied by in float16."""
     first: Tensor = field(default_factory=lambda: Tensor("first pass", Spec(()), "control"))
@@ -66,17 +74,28 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
     _check_targets(recording, set(trained.values()))
     scales = graph.numerics.precision == "FP16" and recording.losses and trained
     scaling = LossScale.of(recording) if scales else None
+    tables, notices = lookups(recording, solver)
+    roots = [t for p, t in trained.items() if p not in tables or keep_all]  # who looks at a gradient sees a whole one
+    roots += [rows_of(call) for p, call in tables.items() if p in trained]
     if scaling is None:
-        found = backward(recorder, recording.forward, trained.values(), losses=recording.losses)
+        found = backward(recorder, recording.forward, roots, losses=recording.losses)
     else:
         seeds = scaling.seeds(recorder, recording.losses)
-        found = backward(recorder, recording.forward, trained.values(), seeds=seeds)
-    result = Training(recording, Program(()), None, gradients=found, scaling=scaling)
+        found = backward(recorder, recording.forward, roots, seeds=seeds)
+    result = Training(recording, Program(()), None, {}, found, lookups=tables, notices=notices, scaling=scaling)
     keeps = set(kept(recording))
     if keep_all:
         keeps.update(recording.tensors.values())
         keeps.update(g for t, g in found.items() if t in set(recording.tensors.values()) or t.kind == "learned")
-    gradients = {p: found[t] for p, t in trained.items() if t in found}
+    gradients = {}
+    for parameter, tensor in trained.items():
+        reached = rows_of(tables[parameter]).root if parameter in tables else tensor
+        if reached not in found:
+            continue
+        gradients[parameter] = found[reached]
+        if parameter in tables:
+            merged = record_merge(recorder, parameter, tables[parameter], found[reached])
+            result.rows[parameter], gradients[parameter] = merged
     for parameter in recording.parameters:
         names = METHODS[solver.type].history
         result.history[parameter] = [Tensor(f"{parameter.key}.{name}", parameter.spec, "history") for name in names]
@@ -160,16 +179,25 @@ def record_update(
         variables = [tensor, *result.history[parameter]]
         gradient = gradients.get(parameter)
         body = update_rule(solver, parameter.lr_mult, parameter.decay_mult, gradient is not None)
-        moves = gradient is not None or moves_without_gradient(solver, parameter.lr_mult, parameter.decay_mult)
+        rows = result.rows.get(parameter)
+        moves = gradient is not None or (
+            parameter not in result.lookups and moves_without_gradient(solver, parameter.lr_mult, parameter.decay_mult)
+        )
         if solver.snapshot_diff and moves and tensor not in result.saved:
             result.saved[tensor] = Tensor(f"{parameter.key}.moved", tensor.spec, "control")
             variables.append(result.saved[tensor])
+            if rows is not None:  # the rows that do not move
+                recorder.update([], [result.saved[tensor]], rule=_NOTHING)
             body = rule(body.inputs, [*body.variables, "last"], "; ".join([*told(body), "last = moved"]))
         if gradient is not None:
             inputs = [gradient, result.lr, scale, *corrections]
             if is_trusted(solver, parameter.decay_mult):
                 inputs.append(_trust(recorder, gradient, tensor, scale, trust_ratio(solver, parameter.decay_mult)))
-            recorder.update([*inputs, *finite], variables, rule=scaling.guarded(body) if scaling else body)
+            body = scaling.guarded(body) if scaling else body
+            if rows is None:
+                recorder.update([*inputs, *finite], variables, rule=body)
+            else:
+                recorder.update_rows(rows, [*inputs, *finite], variables, rule=body)
         elif moves:
             recorder.update(
                 [result.lr, *corrections, *finite], variables, rule=scaling.guarded(body) if scaling else body

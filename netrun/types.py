@@ -120,7 +120,7 @@ class Spec:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A named value of a program. It owns no memory and is written once (except by ``update``).
+    """A named value of a program. It owns no memory and is written once (except by ``update`` and ``update_rows``).
 
     ``base`` is set on a view: the same elements in the same order under another shape. ``stopped`` marks a view
     through which no gradient flows (``propagate_down: false``).

@@ -9,6 +9,7 @@ from typing import Any
 from ..config import schema
 from ..config.source import Source
 from ..errors import ConfigError, Problem
+from ..kernels import CHANGES
 from ..layers.base import Context, Layer
 from ..layers.body import Body, Given, Inner, Loss, Path
 from ..program import Recorder
@@ -108,7 +109,7 @@ def _parameters(graph: Graph, recording: Recording, path: Path, body: Body) -> N
 def _check(graph: Graph, recording: Recording, source: Source | None) -> None:
     """Refuse what cannot stand inside a loop or a branch."""
     problems = []
-    changed = {call.origin for call in recording.recorder.calls if call.op.name == "update"}
+    changed = {call.origin for call in recording.recorder.calls if call.op.name in CHANGES}
     for node in graph.nodes:
         why = ""
         notes: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from ..kernels import EFFECTS
+from ..kernels import CHANGES, EFFECTS
 from ..program import Call, Program
 from ..types import PERSISTENT, Tensor
 
@@ -19,7 +19,7 @@ def elide_copies(program: Program) -> tuple[Program, dict[Tensor, Tensor]]:
     Copies stay where one side changes later (parameters, statistics, states: ``update`` writes in place), where the
     element types differ, and where the program wants both sides apart.
     """
-    changed = {t.root for call in program.calls if call.op.name == "update" for t in call.writes()}
+    changed = {t.root for call in program.calls if call.op.name in CHANGES for t in call.writes()}
     alias: dict[Tensor, Tensor] = {}
     joined: dict[tuple[Tensor, ...], Tensor] = {}
 
@@ -65,7 +65,7 @@ def drop_unread(program: Program) -> Program:
 
 def constant_calls(program: Program, kinds: Collection[str]) -> list[Call]:
     """The calls that give the same in every run as long as tensors of those kinds (parameters) stay as they are."""
-    changed = {t.root for call in program.calls if call.op.name == "update" for t in call.writes()}
+    changed = {t.root for call in program.calls if call.op.name in CHANGES for t in call.writes()}
     known: set[Tensor] = set()
     found = []
     for call in program.calls:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..kernels import CHANGES
 from ..program import Call, Program
 from ..types import PERSISTENT, Tensor
 from .passes import drop_unread, elide_copies
@@ -52,7 +53,7 @@ def _dropped(program: Program, deepest: int) -> dict[Tensor, Call]:
                 first.setdefault(t.root, at)
         for t in call.reads():
             last[t.root] = at
-        if call.op.name == "update":
+        if call.op.name in CHANGES:
             for t in call.writes():
                 changes.setdefault(t.root, []).append(at)
     turn = next((i for i, call in enumerate(program.calls) if _is_backward(call)), len(program.calls))

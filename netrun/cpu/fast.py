@@ -14,7 +14,7 @@ import numpy as np
 from ..device import Step
 from ..program import Call, Program
 from ..types import PLAIN, Spec
-from . import conv, ctc, dense, dnnl, lrn, pointwise, pool, sequence, shape
+from . import conv, ctc, dense, dnnl, lrn, pointwise, pool, rows, sequence, shape
 from .host import step_of
 from .layouts import nbytes
 from .memory import chain
@@ -33,6 +33,7 @@ BODIES: Mapping[str, Callable[..., Step]] = {
     "normalize": dense.normalize, "normalize_grad": dense.normalize_grad,
     "concat": shape.concat, "split": shape.split, "slice": shape.slice_, "place": shape.place,
     "transpose": shape.transpose, "random": shape.random, "ctc": ctc.ctc,
+    "merge_rows": rows.merge_rows, "update_rows": rows.update_rows,
 }  # fmt: skip
 """Kernel name -> function of (tensors in order, scratch, attributes by name) that gives back the step."""
 
@@ -44,6 +45,7 @@ WORKSPACES: Mapping[str, Callable[[Call], int]] = {
     "pool_avg": pool.workspace, "pool_avg_grad": pool.workspace,
     "lrn": lrn.workspace, "lrn_grad": lrn.workspace,
     "pointwise": pointwise.workspace, "update": pointwise.workspace, "reduce": pointwise.workspace,
+    "update_rows": rows.workspace,
     "softmax_grad": dense.workspace, "normalize": dense.workspace, "normalize_grad": dense.workspace,
 }  # fmt: skip
 """Kernel name -> scratch bytes."""

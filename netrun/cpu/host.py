@@ -130,7 +130,7 @@ class Host:
         """Nothing runs later than it is called."""
 
 
-CHECKED = frozenset({"softmax_nll", "ctc", "gather", "scatter_add"})
+CHECKED = frozenset({"softmax_nll", "ctc", "gather", "scatter_add", "update_rows"})
 """Kernels that raise DataError for values out of range."""
 
 

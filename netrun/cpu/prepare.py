@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from ..kernels import OPS
+from ..kernels import CHANGES, OPS
 from ..program import Arg, Call, Program
 from ..types import PERSISTENT, PLAIN, Tensor
 from . import onednn_norm, onednn_spatial
@@ -43,7 +43,7 @@ def _packed(program: Program, recipes: Recipes) -> Program:
 
     A session whose parameters stay as they are can then run these calls once.
     """
-    changed = {t.root for call in program.calls if call.op.name == "update" for t in call.writes()}
+    changed = {t.root for call in program.calls if call.op.name in CHANGES for t in call.writes()}
     calls: list[Call] = []
     for call in program.calls:
         if call.op.name in ("conv", "conv_then") and recipes.of(call) is not None:

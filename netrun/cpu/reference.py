@@ -77,6 +77,14 @@ class Reference(Host, Sequences, Alignments):
     def update(self, xs: Sequence[Array], vs: Sequence[Array], *, rule: Rule) -> None:
         run_rule(rule, xs, vs)
 
+    def update_rows(self, index: Array, xs: Sequence[Array], vs: Sequence[Array], *, rule: Rule) -> None:
+        rows = whole_numbers(index)
+        if (rows >= vs[0].shape[0]).any():
+            refuse("index", index, rows >= vs[0].shape[0], vs[0].shape[0])
+        for i, row in enumerate(rows):
+            if row >= 0:
+                run_rule(rule, [x if x.size == 1 else x[i, ...] for x in xs], [v[row, ...] for v in vs])
+
     # --------------------------------------------------------------------------------------------------- products
     def gemm(self, a: Array, b: Array, c: Array | None, y: Array, *, ta: bool, tb: bool) -> None:
         product = np.matmul(a.swapaxes(-1, -2) if ta else a, b.swapaxes(-1, -2) if tb else b)
@@ -269,6 +277,15 @@ class Reference(Host, Sequences, Alignments):
             refuse("index", index, rows >= y.shape[0], y.shape[0])
         y[...] = 0
         np.add.at(y, rows[rows >= 0], x.reshape(rows.size, *y.shape[1:])[rows >= 0])
+
+    def merge_rows(self, index: Array, x: Array, rows: Array, y: Array) -> None:
+        first: dict[int, int] = {}
+        rows[...], y[...] = -1, 0
+        for i, (row, part) in enumerate(zip(whole_numbers(index).reshape(-1), x.reshape(y.shape), strict=True)):
+            if row >= 0:
+                home = first.setdefault(int(row), i)
+                rows[home] = row
+                y[home, ...] += part
 
     # ---------------------------------------------------------------------------------------------------- metrics
     def rank(self, x: Array, label: Array, y: Array, *, axis: int) -> None:

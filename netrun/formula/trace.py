@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import nearest
-from ..kernels import OPS, Kernels
+from ..kernels import CHANGES, OPS, Kernels
 from .array import Array, FormulaError, Written, words
 from .build import Builder
 from .functions import FUNCTIONS, apply
 from .rules import RULES, check
 
+_CHANGES = "it changes what the layer is given; a layer class of a package (entry point netrun.layers) does that"
 _ADJOINT = "it belongs to a gradient, and gradients are derived: call the kernel it is the adjoint of"
 REFUSED: Mapping[str, str] = {
     **{name: _ADJOINT for name in OPS if "grad" in name and name not in RULES},
     "host": "it is a step in Python that no device but the host has; a class with backward does that",
-    "update": "it changes what the layer is given; a layer class of a package (entry point netrun.layers) does that",
+    **dict.fromkeys(CHANGES, _CHANGES),
+    "merge_rows": _ADJOINT,
     "random": "its counter is the net's; put a Dropout or DummyData layer before this one",
 }
 """Kernels that a forward of this kind cannot call, and why."""

@@ -37,7 +37,7 @@ class Declared:
     """A tensor a layer owns: ``role`` is "learned" (trained), "statistic" (a parameter blob no gradient reaches, such
     as a running mean) or "state" (carried between forwards, in no weight file). ``value``: what it holds at first,
     where no filler says it. ``streams``: the axis of a state along which the streams stand side by side; None of a
-    constant."""
+    constant. ``sparse``: its gradient shall stay the rows that the batch used (netrun.sparse)."""
 
     name: str
     spec: Spec
@@ -45,6 +45,7 @@ class Declared:
     filler: schema.FillerParameter | None = None
     value: Any = None
     streams: int | None = None
+    sparse: bool = False
 
 
 class Reshaped(Exception):  # noqa: N818
@@ -164,9 +165,12 @@ class Layer:
     def close(self) -> None:
         """Let go of what the layer holds open (a file it writes)."""
 
-    def learned(self, name: str, shape: Sequence[int], filler: schema.FillerParameter | None = None) -> None:
+    def learned(
+        self, name: str, shape: Sequence[int], filler: schema.FillerParameter | None = None, sparse: bool = False
+    ) -> None:
         """Declare a trained parameter; it becomes ``self.<name>``. The order of calls is the order of its blobs."""
         self._declare(name, shape, "learned", filler)
+        self.declared[-1].sparse = sparse
 
     def statistic(self, name: str, shape: Sequence[int], filler: schema.FillerParameter | None = None) -> None:
         """Declare a parameter blob that the forward pass itself updates and no gradient reaches."""

@@ -48,6 +48,10 @@ class Embed(Layer):
     Bottom: indices 0 .. input_dim - 1, any shape; fractions are cut off, and no gradient passes to them. Top: the
     bottom's shape, then num_output. Weights: (input_dim, num_output); bias: (num_output,). An index out of range is an
     error on the host devices (Caffe reads whatever lies there).
+
+    With ``sparse_gradient`` an iteration touches only the rows it used: their gradients, added up where an index occurs
+    several times, go through the solver's rule, weight decay included; all other rows and their history stay as they
+    are. That is the same for SGD without momentum and decay, else the lazy form of the rule (LazyAdam and the like).
     """
 
     param = "embed_param"
@@ -63,7 +67,7 @@ class Embed(Layer):
         ):
             if value < 1:
                 self.fail(f"has no {field}", hint=f"write {field}: 100, say: {meaning}")
-        self.learned("weight", (rows, outputs), self.p.weight_filler)
+        self.learned("weight", (rows, outputs), self.p.weight_filler, sparse=self.p.sparse_gradient)
         if self.p.bias_term:
             self.learned("bias", (outputs,), self.p.bias_filler)
         return [self.spec((*bottom[0].shape, outputs))]

@@ -299,6 +299,43 @@ for _note, _rows, _width, _index, _kind in (
     row("scatter_add", _note, indexed(_rows, _width, _index, "scatter_add", _kind), ["x"])
 
 
+def merged(index: Any, width: tuple[int, ...], kind: str = "") -> Any:
+    def make(rng: Rng, dtype: str) -> Made:
+        at = np.array(index).astype(kind or dtype)
+        x = normal(rng, dtype, *at.shape, *width)
+        return (at, x, Spec((at.size,), "int32"), Spec((at.size, *width), dtype)), {}
+
+    return make
+
+
+for _note, _index, _width, _kind in (
+    ("some, one three times", [4, 0, 4, 2, 4], (3,), ""), ("a matrix, all alike", [[1, 1], [1, 1]], (2, 3), "int64"),
+    ("no row twice, truncated", [3.7, 0.9, 2.0], (300,), ""), ("negative ones", [-1, 2, -5, 2, 0], (), "int32"),
+    ("nothing but negative ones", [-1, -1], (4,), "int32"), ("no entries", [], (3,), "int32"),
+    ("just one", 5, (3,), ""), ("far apart", [7, *range(600), 7, 599, 300], (2,), "int32"),
+):  # fmt: skip
+    row("merge_rows", _note, merged(_index, _width, _kind))
+
+
+def update_rows(rules: Rule, index: Any, table: tuple[int, ...], kind: str = "int32", numbers: int = 1) -> Any:
+    """The first input has a row for each entry, ``numbers`` more are one number each."""
+
+    def make(rng: Rng, dtype: str) -> Made:
+        at = np.array(index).astype(kind)
+        xs = positive(rng, dtype, at.size, *table[1:]), *(positive(rng, dtype) for _ in range(numbers))
+        return (at, xs, tuple(positive(rng, dtype, *table) for _ in rules.variables)), {"rule": rules}
+
+    return make
+
+
+row("update_rows", "momentum", update_rows(_SGD, [3, -1, 0, 5], (6, 3)))
+row("update_rows", "adam", update_rows(_ADAM, [1, 6, -1, -1, 0, 2], (7, 2, 5), "int64"))
+row("update_rows", "single numbers", update_rows(_NESTEROV, [2, 4], (5,)))
+row("update_rows", "nothing to change", update_rows(_SGD, [-1, -1], (4, 3)))
+row("update_rows", "no entries", update_rows(_SGD, [], (4, 3)))
+row("update_rows", "one entry of one number", update_rows(_SGD, [1], (3, 1), "float32"))
+row("update_rows", "a table of one row", update_rows(_SGD, [-1, 0], (1, 70)))
+row("update_rows", "long rows", update_rows(_SGD, [2, -1, 0], (3, 50_001)))
 row("scatter_add", "negative ones are dropped", indexed(4, (3,), [-1, 2, -5, 2], "scatter_add"), ["x"])
 
 
