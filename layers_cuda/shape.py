@@ -170,7 +170,7 @@ def gather(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     most = max(x.size, y.size)
     fault = device.faults.slot(call.origin, "index", index.shape, rows)
     values = [x, index, y, fault, *indices(most, [y.size, rows, width])]
-    return device.launcher.step(_rows("gather", x, index, most), device.launcher.blocks(y.size), BLOCK, values)
+    return device.launcher.step(_rows("rows", "gather", x, index, most), device.launcher.blocks(y.size), BLOCK, values)
 
 
 def scatter_add(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
@@ -186,7 +186,7 @@ def scatter_add(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> 
     fault = device.faults.slot(call.origin, "index", index.shape, rows)
     values = [index, x, y, fault, *indices(most, [index.size, rows, width])]
     blocks = min(rows, device.launcher.processors * 16)
-    return device.launcher.step(_rows("scatter_add", x, index, most), blocks, BLOCK, values)
+    return device.launcher.step(_rows("rows", "scatter_add", x, index, most), blocks, BLOCK, values)
 
 
 def merge_rows(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
@@ -196,12 +196,12 @@ def merge_rows(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> S
         return nothing
     values = [index, x, rows, y, *indices(y.size, [index.size, math.prod(y.shape[1:])])]
     blocks = min(index.size, device.launcher.processors * 16)
-    return device.launcher.step(_rows("merge_rows", x, index, y.size), blocks, BLOCK, values)
+    return device.launcher.step(_rows("merge_rows", "merge_rows", x, index, y.size), blocks, BLOCK, values)
 
 
-def _rows(name: str, x: Any, index: Any, most: int) -> Kernel:
+def _rows(file: str, name: str, x: Any, index: Any, most: int) -> Kernel:
     types = type_defines(x.dtype.name, most, index.dtype.name)
-    return Kernel("rows", name, (*types, ("LABEL", CTYPES[index.dtype.name])))
+    return Kernel(file, name, (*types, ("LABEL", CTYPES[index.dtype.name])))
 
 
 BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {

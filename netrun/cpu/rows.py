@@ -34,9 +34,14 @@ def merge_rows(index: Array, x: Array, rows: Array, y: Array, scratch: Any) -> S
         if not order.size:
             return
         begins = np.flatnonzero(np.concatenate([[True], numbers[1:] != numbers[:-1]]))
-        homes = order[begins]
+        homes, lengths = order[begins], np.diff(begins, append=order.size)
         rows[homes] = numbers[begins]
-        y[homes] = flat[homes] if begins.size == order.size else np.add.reduceat(flat[order], begins, axis=0)
+        y[homes] = flat[homes]
+        several = lengths > 1  # sums of one cost far more than copies
+        if several.any():
+            parts = order[np.repeat(several, lengths)]
+            starts = np.cumsum(lengths[several]) - lengths[several]
+            y[homes[several]] = np.add.reduceat(flat[parts], starts, axis=0)
 
     return run
 

@@ -234,7 +234,7 @@ def test_functions_at_every_corner(dtype: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- labels
-@pytest.mark.parametrize("op", ["softmax_nll", "gather", "scatter_add"])
+@pytest.mark.parametrize("op", ["softmax_nll", "gather", "scatter_add", "update_rows"])
 def test_values_out_of_range_are_reported(op: str) -> None:
     """The text is the host devices' own."""
     one, bad = Spec((), "float32"), np.array([[0, 7, 1], [2, 9, 0]], "int32")
@@ -242,6 +242,10 @@ def test_values_out_of_range_are_reported(op: str) -> None:
     given: Any = {
         "softmax_nll": ((x, bad.reshape(6), Spec((6, 4)), one, one), {"axis": 1, "ignore": None, "normalize": "valid"}),
         "gather": ((x, bad, Spec((2, 3, 4))), {}),
+        "update_rows": (
+            (bad.reshape(6), (x,), (np.ones((6, 4), "float32"),)),
+            {"rule": rule(["g"], ["w"], "w = w - g")},
+        ),
         "scatter_add": ((bad, np.ones((2, 3, 4), "float32"), Spec((6, 4))), {}),
     }[op]
     case = KernelCase(op, "out of range", lambda r, t: given)

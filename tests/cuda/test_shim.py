@@ -52,12 +52,13 @@ def _long(op: str) -> KernelCase:
         ),
         "transpose": lambda: ((normal(300, 300), Spec((300, 300))), {"axes": (1, 0)}),
         "scatter_add": lambda: ((rng.integers(0, 40, 900), normal(900, 3), Spec((40, 3))), {}),
+        "merge_rows": lambda: ((rng.integers(0, 40, 900), normal(900, 3), Spec((900,), "int32"), Spec((900, 3))), {}),
         "gemm": lambda: ((normal(70, 50), normal(50, 30), None, Spec((70, 30))), {"ta": False, "tb": False}),
     }[op]()
     return KernelCase(op, "large", lambda r, t: given, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("op", ["softmax", "topk", "softmax_nll", "transpose", "scatter_add", "gemm"])
+@pytest.mark.parametrize("op", ["softmax", "topk", "softmax_nll", "transpose", "scatter_add", "merge_rows", "gemm"])
 def test_a_missing_barrier_is_caught(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take out each __syncthreads() in turn: in some order of the warps the result is another one."""
     case, device = _long(op), Device(processors=1)
@@ -74,7 +75,8 @@ def test_a_missing_barrier_is_caught(op: str, monkeypatch: pytest.MonkeyPatch) -
 
     count = min(real(k.file, k.defines).count("__syncthreads();") for k in kernels)
     assert count > 1
-    for which in range(2 if op == "scatter_add" else 0, count):  # it includes across_lanes and does not call it
+    unused = 2 if op in ("scatter_add", "merge_rows") else 0  # they include across_lanes and do not call it
+    for which in range(unused, count):
         monkeypatch.setattr(shim, "source_of", without(which))
         for seed in range(12):
             try:
