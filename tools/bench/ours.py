@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from netrun.device import Device, open_device
 from netrun.params import initialise
 from netrun.runner import forward_program
 from netrun.session import Memory, Session
+from netrun.types import Numerics
 
 
 def net_for(path: str, batch: int) -> tuple[schema.NetParameter, dict[str, tuple[int, ...]]]:
@@ -30,11 +32,12 @@ def net_for(path: str, batch: int) -> tuple[schema.NetParameter, dict[str, tuple
     return message, shapes
 
 
-def session(message: schema.NetParameter, way: str, device: Device | None = None) -> Session:
+def session(message: schema.NetParameter, way: str, device: Device | None = None, precision: str = "FP32") -> Session:
     """A session of the net's forward pass (way="forward") or of both passes ("both"), inputs and seeds set."""
     device = device or open_device("cpu")
     recording = record(build(message, None, State(schema.TEST if way == "forward" else schema.TRAIN, 0, ())))
     program = forward_program(recording) if way == "forward" else forward_backward(recording)
+    program = replace(program, numerics=Numerics(precision))
     memory = Memory(device)
     initialise(recording, memory, seed=0)
     made = Session(program, device, memory, frozen=way == "forward")
