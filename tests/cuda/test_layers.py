@@ -43,11 +43,11 @@ def run(case: LayerCase, device: Any) -> dict[str, Any]:
 
 
 FIRST = [next(case for case in COMPUTED if case.type == kind) for kind in dict.fromkeys(c.type for c in COMPUTED)]
-"""One row of every type; the others run with the slow tests."""
+"""One row of every type; the others run with -m exhaustive."""
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=[] if c in FIRST else pytest.mark.slow) for c in COMPUTED], ids=str
+    "case", [pytest.param(c, marks=[] if c in FIRST else pytest.mark.exhaustive) for c in COMPUTED], ids=str
 )
 def test_equals_the_reference(case: LayerCase, device: Cuda) -> None:
     if case.needs and not find_spec(case.needs):

@@ -35,7 +35,7 @@ TYPES = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 NAMES = {**ALIKE, "pointwise": ("xs", "y"), "copy": ("x", "y")}
 ROWS = [case for case in KERNELS if case.op in NAMES]
 FIRST_ROWS = [next(case for case in ROWS if case.op == op) for op in NAMES]
-"""One of each kernel; the others are compiled and run with the slow tests."""
+"""One of each kernel; the others are compiled and run with -m exhaustive."""
 
 
 def rounded(values: Any, storage: str) -> Any:
@@ -49,7 +49,9 @@ def rounded(values: Any, storage: str) -> Any:
 @pytest.mark.parametrize(
     ("case", "storage"),
     [
-        pytest.param(case, storage, marks=[] if case in FIRST_ROWS and storage == "bfloat16" else pytest.mark.slow)
+        pytest.param(
+            case, storage, marks=[] if case in FIRST_ROWS and storage == "bfloat16" else pytest.mark.exhaustive
+        )
         for case in ROWS
         for storage in TYPES
     ],
