@@ -41,7 +41,7 @@ def data_layers(name: str) -> dict[str, schema.LayerParameter]:
 
 
 def test_all_are_there() -> None:
-    assert len(SOLVERS) == 20
+    assert len(SOLVERS) == 21
     assert len(NETS) == 35
 
 
