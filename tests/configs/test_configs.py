@@ -106,7 +106,8 @@ def test_solver_fits_its_net(name: str) -> None:
     assert set(data) == {"TRAIN", "TEST"}
     assert read.test_iter[0] * data["TEST"].data_param.batch_size == TEST_IMAGES[dataset]
     assert read.test_interval > 0
-    assert read.max_iter * read.iter_size * data["TRAIN"].data_param.batch_size > 9 * TRAIN_IMAGES[dataset]
+    epochs = 6 if read.lr_policy == "one_cycle" else 9
+    assert read.max_iter * read.iter_size * data["TRAIN"].data_param.batch_size > epochs * TRAIN_IMAGES[dataset]
     for layer in data.values():
         assert layer.data_param.backend == schema.DataParameter.LMDB
         assert os.path.dirname(layer.data_param.source) == ("../digits" if dataset == "expr" else "")
@@ -126,6 +127,7 @@ def test_solver_is_complete(name: str) -> None:
     wanted = {
         "inv": ["gamma", "power"],
         "poly": ["power"],
+        "one_cycle": [],
         "step": ["gamma", "stepsize"],
         "multistep": ["gamma"],
     }[read.lr_policy]
