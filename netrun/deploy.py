@@ -28,12 +28,15 @@ def load(
     shape: Sequence[int] | None = None,
     stages: Sequence[str] = (),
     lenient: bool = False,
+    precision: str | None = None,
+    deterministic: bool = False,
 ) -> Net:
     """A net ready to use, of a prototxt for training or for use, with its weights.
 
     Args:
         shape: of the input, N C H W; what the data layer says by default, with a batch of one.
         lenient: go on without what other people's Caffe has and netrun lacks.
+        precision, deterministic: as of ``netrun.Net``.
 
     Raises:
         UsageError: a file is missing, or nothing tells the shape of the input. ConfigError, WeightsError.
@@ -47,7 +50,17 @@ def load(
     if shape is not None:
         inputs = [top for layer in message.layer if layer.type == "Input" for top in layer.top]
         shapes = {inputs[0]: tuple(shape)} if inputs else None
-    return Net(message, schema.TEST, weights=weights, device=device, folder=folder, shapes=shapes, stages=stages)
+    return Net(
+        message,
+        schema.TEST,
+        weights=weights,
+        device=device,
+        folder=folder,
+        shapes=shapes,
+        stages=stages,
+        precision=precision,
+        deterministic=deterministic,
+    )
 
 
 def deploy(
@@ -65,6 +78,9 @@ def deploy(
     state = State(schema.TEST, 0, tuple(stages))
     layers = [layer for layer in net.layer if is_included(layer, state, lambda *_: None)]
     result = schema.NetParameter(name=net.name)
+    for field in ("precision", "deterministic"):
+        if net.HasField(field):
+            setattr(result, field, getattr(net, field))
     main = _main_losses(layers)
     gone: set[str] = set()
     goal: list[str] = []

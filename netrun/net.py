@@ -22,7 +22,7 @@ from .config.source import Source
 from .config.upgrade import read_net, upgrade_net
 from .device import Device, open_device
 from .engine import Engine
-from .errors import UsageError
+from .errors import UsageError, nearest
 from .forms import shared_pairs
 from .names import Named, NamedParameters, unknown_layer
 from .params import LoadOptions, Report, load
@@ -50,6 +50,8 @@ class Net:
         shared: memory of the parameters, if another net has them already.
         stream: names the net where the random numbers of its data layers come from.
         threads: as many at most decode images.
+        precision: "FP32", "TF32", "BF16" or "FP16", whatever the net says (``netrun explain Precision``).
+        deterministic: the same bits in every run, also if the net does not ask for it.
 
     Raises:
         ConfigError: the net cannot be built; with every problem found.
@@ -72,6 +74,8 @@ class Net:
         shared: Visible | None = None,
         stream: str = "net",
         threads: int | None = None,
+        precision: str | None = None,
+        deterministic: bool = False,
         source: Source | None = None,
     ) -> None:
         if isinstance(net, schema.NetParameter):
@@ -82,6 +86,10 @@ class Net:
         else:
             message, source = read_net(net)
             folder = folder or str(Path(net).parent)
+        if precision:
+            message.precision = precision_named(precision)
+        if deterministic:
+            message.deterministic = True
         state = State(_phase(phase), level, tuple(stages))
         recipe = Recipe(message, source, state, dtype, seed, folder, stream, threads)
         opened = open_device(device) if isinstance(device, str) else device
@@ -363,6 +371,18 @@ def _phase(given: int | str) -> int:
     if given not in known:
         raise UsageError(f'phase wants "TRAIN" or "TEST", got {given!r}')
     return known[given]
+
+
+def precision_named(name: str) -> Any:
+    """The number of a precision.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    known = schema.Precision.keys()
+    if name.upper() not in known:
+        raise UsageError(f'there is no precision "{name}"{nearest(name.upper(), known)} (known: {", ".join(known)})')
+    return schema.Precision.Value(name.upper())
 
 
 def tops(node: Node) -> list[str]:

@@ -355,6 +355,17 @@ def test_a_loop_neither_grows_nor_slows_down() -> None:
     assert run(500) < 1.5 * first
 
 
+def test_a_precision_by_name() -> None:
+    """In the place of what the net says; a device without it refuses, and so is another word."""
+    text = "precision: FP16 " + IN_PLACE
+    with pytest.raises(DeviceError, match="no precision FP16"):
+        net_of(text, "cpu")
+    net = net_of(text, "cpu", precision="fp32", deterministic=True)
+    assert (net.graph.numerics.precision, net.graph.numerics.deterministic) == ("FP32", True)
+    with pytest.raises(UsageError, match='there is no precision "BF61"; did you mean "BF16"'):
+        net_of(text, "cpu", precision="BF61")
+
+
 def test_a_phase_by_name_is_that_phase_and_another_is_refused() -> None:
     message, _ = parse_net('layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 } } }')
     assert [netrun.Net(message, phase).phase for phase in ("TRAIN", schema.TRAIN, "TEST")] == [0, 0, 1]

@@ -28,7 +28,14 @@ def run(args: argparse.Namespace) -> int:
     labels = _read_labels(args.labels) if args.labels else []
     log = open_log(args.log)
     device = choose_device(args.device, args.gpu, log, "test")
-    with load(args.model, device=device, shape=_shape(args.input_shape), lenient=args.lenient) as net:
+    with load(
+        args.model,
+        device=device,
+        shape=_shape(args.input_shape),
+        lenient=args.lenient,
+        precision=args.precision,
+        deterministic=args.deterministic,
+    ) as net:
         for line in net.load(args.weights, LoadOptions.of(loading(args))).lines():
             log(line, "net.cpp:744")
         if args.mean:

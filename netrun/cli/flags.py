@@ -324,6 +324,7 @@ def infer(parser: Parser) -> None:
     parser.add_argument("--time-major", action="store_true", help="sequences are T N, as for recurrent layers, not N T")
     _loading(parser)
     _device(parser, "auto")
+    _numerics(parser)
     _state(parser, phase=None)
     _log(parser)
 
@@ -346,6 +347,7 @@ def classify(parser: Parser) -> None:
     _loading(parser)
     _lenient(parser)
     _device(parser, "auto")
+    _numerics(parser)
     _log(parser)
     _json(parser)
 

@@ -35,7 +35,15 @@ def run(args: argparse.Namespace) -> int:
     sources = Words(args.source_vocabulary, "", args.unit) if args.source_vocabulary else words
     log = open_log(args.log)
     device = choose_device(args.device, args.gpu, log, "test")
-    with Net(file, schema.TEST, device=device, level=args.level or 0, stages=stages(args.stage)) as net:
+    with Net(
+        file,
+        schema.TEST,
+        device=device,
+        level=args.level or 0,
+        stages=stages(args.stage),
+        precision=args.precision,
+        deterministic=args.deterministic,
+    ) as net:
         for line in net.load(args.weights, LoadOptions.of(loading(args))).lines():
             log(line, "net.cpp:744")
         inputs = net.inputs

@@ -84,6 +84,23 @@ def test_a_training_net_whose_data_are_gone(run: Run, images: list[str], folder:
     assert run("classify", "red.png", *flags, "--input-shape", "1,3,4").code == 2
 
 
+def test_the_precision_of_the_flag_or_of_the_net(run: Run, images: list[str], folder: Path) -> None:
+    """A training net keeps what it says of precision when it becomes a deploy net; the flag goes before it."""
+    flags = ("--weights", "c.caffemodel", "--device", "cpu")
+    assert (
+        run("classify", "red.png", "--model", "c.prototxt", *flags, "--precision", "tf32", "--deterministic").code == 0
+    )
+    refused = run("classify", "red.png", "--model", "c.prototxt", *flags, "--precision", "FP16")
+    assert refused.code == 2
+    assert "device cpu: no precision FP16 here" in refused.err
+    head, tail = NET.split("layer", 2)[0], NET.split("layer", 2)[2]
+    data = 'layer { name: "d" type: "Data" top: "data" data_param { source: "gone" batch_size: 2 } }'
+    (folder / "train.prototxt").write_text(head + "precision: FP16 " + data + "layer" + tail)
+    training = ("--model", "train.prototxt", "--input-shape", "1,3,4,4", *flags)
+    assert "no precision FP16" in run("classify", "red.png", *training).err
+    assert run("classify", "red.png", *training, "--precision", "FP32").code == 0
+
+
 def test_classify_refuses(run: Run, images: list[str], folder: Path) -> None:
     flags = ("--model", "c.prototxt", "--weights", "c.caffemodel", "--device", "cpu")
     (folder / "two.txt").write_text("a\nb\n")

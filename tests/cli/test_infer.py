@@ -117,6 +117,7 @@ REFUSED = [
     (["--n-best", "2"], 2, ["n_best 2"]),
     (["--max-length", "7"], 2, ["max_length is 7", "5 can be written"]),
     (["--rename", "x=y"], 2, ["y"]),
+    (["--device", "cpu", "--precision", "FP16"], 2, ["device cpu: no precision FP16 here"]),
 ]
 
 
