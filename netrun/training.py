@@ -48,6 +48,8 @@ class Training:
     """Lines for the log."""
     scaling: LossScale | None = None
     """What the loss is multiplied by in float16."""
+    scale: Tensor | None = None
+    """What the gradients of the last pass are multiplied by, then."""
     first: Tensor = field(default_factory=lambda: Tensor("first pass", Spec(()), "control"))
 
     @property
@@ -83,8 +85,10 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
         seeds = scaling.seeds(recorder, recording.losses)
         found = backward(recorder, recording.forward, roots, seeds=seeds)
     result = Training(recording, Program(()), None, {}, found, lookups=tables, notices=notices, scaling=scaling)
+    result.scale = None if scaling is None else scaling.factor
     keeps = set(kept(recording))
     if keep_all:
+        keeps |= set() if result.scale is None else {result.scale}
         keeps.update(recording.tensors.values())
         keeps.update(g for t, g in found.items() if t in set(recording.tensors.values()) or t.kind == "learned")
     gradients = {}

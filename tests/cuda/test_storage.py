@@ -262,6 +262,28 @@ def test_the_scale_is_part_of_a_snapshot(make_device: Make, tmp_path: Path) -> N
         assert float(solver.sessions[0].read(solver.training.scaling.since)) == 1
 
 
+@pytest.mark.parametrize("more", ["", "iter_size: 2"])
+def test_what_is_shown_is_not_scaled(more: str, make_device: Make, tmp_path: Path) -> None:
+    """The gradients of debug_info, and what a snapshot keeps of the update, are those of the loss itself."""
+    shown: list[list[float]] = []
+    moved: list[list[np.ndarray[Any, Any]]] = []
+    for precision in ("FP16", "FP32"):
+        lines: list[str] = []
+        log = lambda text, source, level="I", lines=lines: lines.append(text)  # noqa: E731
+        options = f"precision: {precision} debug_info: true display: 1 snapshot_diff: true {more}"
+        with Solver(lenet(tmp_path, 2, options), device=make_device(), log=log) as solver:
+            solver.sessions[0].feed(next(batches(2)))
+            solver.step(1)
+            moved.append([solver.runners[0].session.read(t) for t in solver.training.saved.values()])
+        told = [line for line in lines if "[Backward]" in line]
+        shown.append([float(n) for line in told for n in re.findall(r"-?\d[\d.]*(?:e[-+]\d+)?(?=[,)]|$)", line)])
+    assert len(shown[0]) > 10
+    np.testing.assert_allclose(shown[0], shown[1], 0.02)
+    assert len(moved[0]) == 8
+    for ours, exact in zip(*moved, strict=True):  # as a whole: a maximum may be another one in 16 bits
+        assert np.linalg.norm(ours) == pytest.approx(np.linalg.norm(exact), 0.02)
+
+
 def test_out_of_memory_offers_what_fits(make_device: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch, 16 bits, recomputing: each with its bytes. The stand-in refuses single blocks above what it has."""
     message = solver_of(False)
