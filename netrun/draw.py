@@ -201,7 +201,7 @@ def _with_graphviz(shown: Picture, ext: str, rankdir: str) -> bytes | None:
         return None
     try:
         made = graph.create(format=ext)
-    except Exception:  # graphviz is there, and broken: our own picture will do
+    except (OSError, AssertionError):  # how pydot says that graphviz is broken: our own picture will do
         return None
     return made if isinstance(made, bytes) else None
 

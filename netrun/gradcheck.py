@@ -118,7 +118,9 @@ class LayerCheck:
         self.tops = [f"top {i}" if top.blob in taken else top.blob for i, top in enumerate(node.tops)]
         self.values = [self._value(i, flows) for i in range(len(node.bottoms))]
         self.small = self._cut()
-        self.host = "backward" if getattr(node.layer, "user", None) is not None and node.layer.varying else ""
+        user = getattr(node.layer, "user", None)
+        self.backward = f"{type(user).__name__}.backward" if user is not None and node.layer.varying else ""
+        """The method that makes the gradients, of a layer that writes its own."""
 
     def _value(self, i: int, flows: Mapping[str, Array]) -> Array:
         spec, rng = self.node.bottoms[i].spec, np.random.default_rng((self.seed, 1, i))
@@ -166,7 +168,7 @@ class LayerCheck:
             names = [f'bottom "{node.bottoms[i].blob}"' for i in wanted]
             names += [f"weight {i} ({own.parameters[i].declared.name})" for i in weights]
             attempts = [(point, STEP, tolerance) for point in range(POINTS)]
-            attempts += [(POINTS, COARSE, ROUGH)] if self.host else []
+            attempts += [(POINTS, COARSE, ROUGH)] if self.backward else []
             for point, step, most in attempts:
                 if best and not any(checked.wrong for checked in best.values()):
                     break
@@ -175,7 +177,7 @@ class LayerCheck:
                     verdict = "none" if not passes else "not finite" if not math.isfinite(error) else "WRONG"
                     if passes and error <= most:
                         verdict = "ok" if step == STEP else "rough"
-                    made = f"{type(own.layer.user).__name__}.backward" if self.host else "derived"  # type: ignore[attr-defined]
+                    made = self.backward or "derived"
                     now = Checked(node.name, node.layer.type, name, shape, made, error, verdict, where)
                     before = best.get(name)
                     if before is None or (before.wrong and not (now.wrong and before.error <= now.error)):

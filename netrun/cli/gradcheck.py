@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from ..compiler.graph import Graph
+from ..compiler.nodes import Node
 from ..compiler.summary import table
 from ..config import schema
 from ..config.source import Source
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     return _show(rows, args, source)
 
 
-def _chosen(graph: Graph, names: list[str]) -> list:  # type: ignore[type-arg]
+def _chosen(graph: Graph, names: list[str]) -> list[Node]:
     known = [node.name for node in graph.nodes]
     for name in names:
         if name not in known:

@@ -104,13 +104,13 @@ def _text(p: schema.SequenceDataParameter, path: str, folder: str) -> dict[str, 
         tokens = [*_tokens(line, words), LINE_END]
         if len(tokens) == 1 and not p.continuous:
             continue
-        row = [number.get(token, unknown) for token in tokens]
-        if None in row:
-            token = tokens[row.index(None)]
-            hint = 'unknown: "<unk>" gives such tokens one number'
-            raise DataError(f"{path}:{at}: the token {token!r} is not in the vocabulary", None, [hint])
-        found += row  # type: ignore[arg-type]
-        lengths.append(len(row))
+        for token in tokens:
+            value = number.get(token, unknown)
+            if value is None:
+                hint = 'unknown: "<unk>" gives such tokens one number'
+                raise DataError(f"{path}:{at}: the token {token!r} is not in the vocabulary", None, [hint])
+            found.append(value)
+        lengths.append(len(tokens))
     if not found:
         raise DataError(f"{path} holds no tokens")
     values, ends = np.array(found, np.float32), np.cumsum(lengths)

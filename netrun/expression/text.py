@@ -26,7 +26,10 @@ _LEVEL = {
     "neg": 4,
     "pow": 5,
 }
-_TOKEN = re.compile(r"\s*(?:(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|([A-Za-z_]\w*)|([<>=!]=|[-+*/^<>(),]))")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_]\w*)"
+    r"|(?P<sign>[<>=!]=|[-+*/^<>(),]))"
+)
 
 
 class ExpressionError(ValueError):
@@ -57,8 +60,8 @@ class _Parser:
             if not found:
                 at += len(text[at:]) - len(text[at:].lstrip())
                 raise ExpressionError(f"unexpected character {text[at]!r}", text, at)
-            kind = ("number", "name", "sign")[found.lastindex - 1]  # type: ignore[operator]
-            self.tokens.append((kind, found[found.lastindex], found.start(found.lastindex)))  # type: ignore[index,arg-type]
+            kind = str(found.lastgroup)
+            self.tokens.append((kind, found[kind], found.start(kind)))
             at = found.end()
         self.tokens.append(("end", "the end", len(text)))
         self.next = 0

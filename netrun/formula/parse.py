@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from .array import FormulaError
 
 _TOKEN = re.compile(
-    r"[ \t\r]*(?:(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|([A-Za-z_]\w*)"
-    r"|(\.\.\.|\*\*|//|[<>=!]=|[-+*/^@<>=(),\[\]:;.\n]))"
+    r"[ \t\r]*(?:(?P<number>\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_]\w*)"
+    r"|(?P<sign>\.\.\.|\*\*|//|[<>=!]=|[-+*/^@<>=(),\[\]:;.\n]))"
 )
 _COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 _ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "@": "matmul"}
@@ -87,10 +87,10 @@ class _Parser:
             if not found:
                 at += len(text[at:]) - len(text[at:].lstrip(" \t\r"))
                 raise FormulaError(f"unexpected character {text[at]!r}", at=(number, at, at + 1))
-            kind = ("number", "name", "sign")[int(found.lastindex or 1) - 1]
-            value = found[int(found.lastindex or 1)]
-            kind = "word" if value in WORDS else kind
-            self.tokens.append((kind, ";" if value == "\n" else value, found.start(int(found.lastindex or 1))))
+            group = str(found.lastgroup)
+            value = found[group]
+            kind = "word" if value in WORDS else group
+            self.tokens.append((kind, ";" if value == "\n" else value, found.start(group)))
             at = found.end()
         self.tokens.append(("end", "", len(text.rstrip())))
 
@@ -123,8 +123,10 @@ class _Parser:
         got = "the end" if kind == "end" else repr(value)
         return FormulaError(f"got {got}, wanted {wanted}", at=(self.number, at, at + max(1, len(value))))
 
-    def made(self, kind: str, start: int, value: str | float = "", *parts: Part | None, **more: object) -> Part:
-        named: tuple[tuple[str, Part], ...] = more.get("named", ())  # type: ignore[assignment]
+    def made(
+        self, kind: str, start: int, value: str | float = "", *parts: Part | None,
+        named: tuple[tuple[str, Part], ...] = (),
+    ) -> Part:  # fmt: skip
         return Part(kind, self.number, start, self.end, value, parts, named)
 
     # --------------------------------------------------------------------------------------------------- statements

@@ -329,11 +329,13 @@ class Layer:
             values[option.key] = self._convert(option.key, option.value, self.options[option.key], where)
         return values
 
-    def _convert(self, key: str, text: str, default: object, where: Where | None) -> object:
+    def _convert(
+        self, key: str, text: str, default: bool | int | float | str, where: Where | None
+    ) -> bool | int | float | str:
         try:
             if isinstance(default, bool):
                 return {"true": True, "false": False, "1": True, "0": False}[text.strip().lower()]
-            return type(default)(text)  # type: ignore[call-arg]
+            return type(default)(text)
         except (ValueError, KeyError):
             wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default), "text")
             raise ConfigError(

@@ -117,7 +117,7 @@ class RNN(RecurrentStack):
         return "relu" if self.p.activation == schema.RecurrentParameter.RELU else "tanh"
 
     @property
-    def ends_the_layer(self) -> bool:  # type: ignore[override]
+    def ends_the_layer(self) -> bool:
         """Whether the last layer's hidden state is the top."""
         return not self.p.output_layer
 

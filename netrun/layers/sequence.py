@@ -175,8 +175,10 @@ class RecurrentStack(Layer):
             self._finish(k, x, inside if self._lengths else None, top[0])
         self._carry(k, lasts, top)
 
-    ends_the_layer: bool = True
-    """Whether the last layer's hidden state is the top."""
+    @property
+    def ends_the_layer(self) -> bool:
+        """Whether the last layer's hidden state is the top."""
+        return True
 
     def run(self, k: Kernels, x: Any, cont: Any, first: Sequence[Any], y: Any, layer: int, way: int) -> Sequence[Any]:
         """One direction of one layer from its inputs T N gates*D to y; the parts of the state at every step."""

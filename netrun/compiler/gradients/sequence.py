@@ -48,7 +48,7 @@ def _over_steps(k: Recorder, g: Gradients, dy: Tensor, seen: Tensor | None, w: T
 def _or_temp(k: Recorder, g: Gradients, x: Tensor | None, shape: Shape, dtype: str) -> Tensor:
     """Memory for the gradient of x, or for one that nobody wants."""
     made: Tensor = g.new(x) if x is not None and g.wants(x) else k.temp("unwanted", shape, dtype)
-    return k.view(made, shape)  # type: ignore[no-any-return]
+    return made.view(shape)
 
 
 @rule
