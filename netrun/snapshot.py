@@ -195,7 +195,8 @@ def _find_weights(name: str, state_path: str) -> str:
     for candidate in (name, beside):
         if os.path.exists(candidate):
             return candidate
-    raise UsageError(f"{state_path}: the weights it belongs to are gone: {name}, nor is there {beside}")
+    gone = name if name == beside else f"{name}, nor is there {beside}"
+    raise UsageError(f"{state_path}: the weights it belongs to are gone: {gone}")
 
 
 def _checked_history(

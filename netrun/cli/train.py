@@ -109,10 +109,13 @@ def _solver(args: argparse.Namespace) -> tuple[schema.SolverParameter, Source]:
     numerics.apply(message, args)
     if args.level is not None:
         message.train_state.level = args.level
-    message.train_state.stage.extend(stages(args.stage))
+    if args.stage:
+        message.train_state.stage.extend(stages(args.stage))
     if args.weights:
         message.weights[:] = [args.weights]
-    message.load.MergeFrom(loading(args))
+    options = loading(args)
+    if options.ByteSize():
+        message.load.MergeFrom(options)
     return message, source
 
 

@@ -45,6 +45,7 @@ def test_log_has_caffes_lines(run: Any) -> None:
     assert [i for i, _ in rows["Test 1 loss"]] == [0, 4, 8]
     assert [row[0] for row in rows["Train 0 loss"]] == [0, 2, 4, 6]
     assert rows["Train 0 loss"] == rows["loss"]
+    assert "{\n}" not in found.err  # no blocks that nobody wrote
 
 
 def test_log_tells_the_story_in_order(run: Any) -> None:
@@ -307,3 +308,12 @@ def test_a_run_that_has_nothing_to_train_says_so(run: Any, folder: Path) -> None
     assert found.code == 2
     assert "the solver does not say max_iter" in found.err
     assert run(*TRAIN, "--dry-run").code == 0
+
+
+def test_a_state_whose_weights_are_gone_names_them_once(run: Any, folder: Path) -> None:
+    assert run(*TRAIN).code == 0
+    (folder / "out" / "tiny_iter_8.caffemodel").unlink()
+    found = run(*TRAIN, "--snapshot", "out/tiny_iter_8.solverstate")
+    assert found.code == 2
+    last = found.err.splitlines()[-1]
+    assert last == "out/tiny_iter_8.solverstate: the weights it belongs to are gone: out/tiny_iter_8.caffemodel"
