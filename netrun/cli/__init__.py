@@ -4,6 +4,7 @@
     train.py test.py timing.py check.py summary.py plan.py devices.py explain.py data.py features.py
     infer.py gradcheck.py upgrade.py
                    one a command: run(args)
+    streams.py     stdout and stderr, whatever the shell made of them
     the rest       what several of them share
 
 Exit codes: those of netrun.errors; 1 if gradcheck finds a wrong gradient, 130 after Ctrl-C, 141 if whoever reads the
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 
 from ..errors import NetrunError
 from .arguments import parse
+from .streams import lasting
 
 DATA_EXIT, MEMORY_EXIT, INTERNAL_EXIT, INTERRUPTED_EXIT, PIPE_EXIT = 3, 5, 70, 130, 141
 
@@ -30,8 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments after the program's name; those of this process by default.
     """
+    with lasting():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: list[str]) -> int:
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        code = _dispatch(argv)
         sys.stdout.flush()
         return code
     except NetrunError as error:

@@ -73,6 +73,25 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         assert process.stderr.read() == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a file that is always full")
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2> >(head -n 1)"])
+def test_a_log_that_cannot_be_written_does_not_end_a_training(folder: Path, redirection: str) -> None:
+    command = f'"{sys.executable}" -m netrun train solver.prototxt {redirection}'
+    found = subprocess.run(["bash", "-c", command], cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
+    assert found.returncode == 0
+    assert "iteration 8" in found.stdout
+    assert (folder / "out" / "tiny_iter_8.caffemodel").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a file that is always full")
+def test_results_that_cannot_be_written_are_an_error(folder: Path) -> None:
+    command = f'"{sys.executable}" -m netrun summary net.prototxt'
+    full = subprocess.run(["bash", "-c", f"{command} >/dev/full"], cwd=folder, capture_output=True, text=True)
+    assert (full.returncode, full.stderr) == (3, "No space left on device\n")
+    closed = subprocess.run(["bash", "-c", f"{command} >&-"], cwd=folder, capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
 def test_help_is_quick() -> None:
     def once() -> float:
         start = time.perf_counter()
