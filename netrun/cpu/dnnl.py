@@ -225,6 +225,10 @@ class Library:
         self._check(self._c.dnnl_primitive_desc_query(pd.value, _Q_IMPL, 0, byref(name)), "query")
         return (name.value or b"").decode()
 
+    def advance(self, pd: Handle) -> bool:
+        """Let a description stand for the library's next implementation of the same; False if there is none."""
+        return not self._c.dnnl_primitive_desc_next_impl(pd.value)
+
     @cached_property
     def multiplies_halves(self) -> bool:
         """Whether this processor multiplies bfloat16 itself; elsewhere the library only imitates that."""

@@ -5,6 +5,7 @@ Weights lie plain; each call brings them into the form the library wants.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,12 @@ from .recipe import Operand, Recipe
 
 SLOW = ("ref", "gemm")
 """What the names of implementations begin with or hold that another layout beats."""
+
+PREFERRED, BATCHED = "jit:avx512_core", "brg"
+"""The implementation of float32 that channels-last windows are fastest in, and what the names of those begin with that
+the library would take instead. Measured over 8 to 200 channels and windows of 3 and 5, PREFERRED is 1.0 to 1.2 times as
+fast forward and for gradients of inputs, 1.2 to 3.3 times for those under a stride; windows of one pixel are as fast.
+"""
 
 
 def rectified(then: str | None) -> list[tuple[Any, ...]]:
@@ -91,12 +98,22 @@ class Convolution:
                 continue
             name = self.lib.implementation(pd)
             if not any(word in name for word in SLOW):
-                return pd
+                return self._direct(make, x, y) or pd if name.startswith(BATCHED) else pd
             if "ref" not in name:
                 fallback = fallback or pd
         if fallback is None:
             raise Unsupported("convolution")
         return fallback
+
+    def _direct(self, make: Any, x: Handle, y: Handle) -> Handle | None:
+        """The description that PREFERRED runs, where that is worth it and possible."""
+        if self.y.layout != CHANNELS_LAST or math.prod(self.kernel) == 1:
+            return None
+        pd: Handle = make(x, y)
+        while self.lib.implementation(pd) != PREFERRED:
+            if not self.lib.advance(pd):
+                return None
+        return pd
 
 
 def _forward(lib: Library, call: Call) -> tuple[Convolution, Handle, Any, dict[int, Operand]]:

@@ -11,13 +11,13 @@ import pytest
 from cases.program_nets import NETS, compiled, inception, quick, residual, results
 
 from netrun.compiler.plan import plan
-from netrun.cpu import dnnl, layouts
+from netrun.cpu import dnnl, layouts, onednn_conv
 from netrun.cpu.fast import Fast
 from netrun.cpu.reference import Reference
 from netrun.expression import rule
 from netrun.program import Program, Recorder
 from netrun.session import Memory, Session
-from netrun.types import PLAIN, Spec
+from netrun.types import PLAIN, Spec, Window
 
 needs_library = pytest.mark.skipif(dnnl.library() is None, reason=f"no oneDNN here: {dnnl.reason()}")
 
@@ -178,3 +178,22 @@ def test_the_environment_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dnnl, "_found", None)
     monkeypatch.setenv("NETRUN_CPU", "numpy")
     assert Fast().recipes is None
+
+
+@needs_library
+@pytest.mark.parametrize(("kernel", "name"), [(3, onednn_conv.PREFERRED), (1, "")])
+def test_channels_last_windows_run_in_the_fastest_implementation(kernel: int, name: str) -> None:
+    lib = dnnl.library()
+    assert lib is not None
+    x, y = Spec((4, 20, 12, 12), layout="last"), Spec((4, 50, 13 - kernel, 13 - kernel), layout="last")
+    window = Window((kernel, kernel))
+    c = onednn_conv.Convolution(lib, x, Spec((50, 20, kernel, kernel)), y, window, 1)
+    offered, pd = [], c.forward(c.own_x, c.own_y, bias=True)
+    while True:
+        offered.append(lib.implementation(pd))
+        if not lib.advance(pd):
+            break
+    if not offered[0].startswith(onednn_conv.BATCHED):
+        pytest.skip(f"the library begins with {offered[0]} here")
+    picked = lib.implementation(c.best(lambda mx, my: c.forward(mx, my, bias=True)))
+    assert picked == (name if name in offered else offered[0])
