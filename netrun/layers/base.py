@@ -101,6 +101,8 @@ class Layer:
     """Names and defaults of the parameters given as ``option { key value }``."""
     skips: ClassVar[frozenset[int]] = frozenset()
     """Bottoms that never receive a gradient (labels, indices)."""
+    axes: ClassVar[str] = ""
+    """Names that this type gives the axes of a bottom, by their number: "N C | N C H W"; "T N ..." is open."""
     in_place: ClassVar[bool] = True
     """False: no top may have the name of a bottom (as Caffe has it: the blobs would share their memory)."""
     varying: ClassVar[bool] = False
@@ -265,9 +267,18 @@ class Layer:
     def describe_bottom(self, i: int) -> str:
         """``bottom "pool1"   N C H W = 64 20 9 9, from layer pool1 at line 48``"""
         shape = self.bottom_specs[i].shape
-        axes = {1: "N", 2: "N C", 4: "N C H W", 5: "N C D H W"}.get(len(shape), f"{len(shape)} axes")
+        axes = f"{_names_for(self.axes_of(i), len(shape))} = {' '.join(map(str, shape))}" if shape else "one number"
         origin = self.context.producers[i] if i < len(self.context.producers) else ""
-        return f'bottom "{self.message.bottom[i]}"   {axes} = {" ".join(map(str, shape))}{origin}'
+        return f'bottom "{self.message.bottom[i]}"   {axes}{origin}'
+
+    def axes_of(self, i: int) -> str:
+        """The names of the axes of bottom ``i``, as in ``axes``, for types whose bottoms differ."""
+        return self.axes
+
+    @property
+    def time_first(self) -> bool:
+        """Whether the first bottom is T N ...: its second axis is the batch."""
+        return False
 
     def configure(self, bottom: Sequence[Spec]) -> list[Spec]:
         """``setup`` with what comes before and after it for every type: counts, and the check of what it returned."""
@@ -341,6 +352,18 @@ class Layer:
             raise ConfigError(
                 f'{self.name} ({self.type}): option "{key}" wants {wanted}, got "{text}"', where
             ) from None
+
+
+IMAGES = "N C | N C W | N C H W | N C D H W"
+"""Axes of types that tell channels from what lies behind them."""
+
+
+def _names_for(axes: str, count: int) -> str:
+    for names in axes.split(" | "):
+        words = names.split()
+        if len(words) == count or (words[-1:] == ["..."] and count >= len(words) - 1):
+            return names
+    return "shape"
 
 
 def stop(x: Any) -> Any:

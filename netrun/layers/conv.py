@@ -9,7 +9,7 @@ from typing import Any
 
 from ..kernels import Kernels
 from ..types import Shape, Spec, Window
-from .base import Layer
+from .base import IMAGES, Layer
 from .windows import needs_text, read_window, size_text
 
 
@@ -18,6 +18,9 @@ class _Windowed(Layer):
 
     type = ""
     param = "convolution_param"
+
+    def axes_of(self, i: int) -> str:
+        return IMAGES if self.p.axis == 1 else ""
 
     def read_axes(self, shape: Shape) -> None:
         """Split the bottom's shape and read the window."""

@@ -10,7 +10,7 @@ from ..config import schema
 from ..expression import rule
 from ..kernels import Kernels
 from ..types import Spec
-from .base import Layer
+from .base import IMAGES, Layer
 from .conv import Convolution
 from .norm import BatchNorm
 
@@ -44,6 +44,7 @@ class Normalize(Layer):
     """
 
     param = "norm_param"
+    axes = IMAGES
     scale: Any
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
@@ -117,6 +118,7 @@ class ShuffleChannel(Layer):
     """
 
     param = "shuffle_channel_param"
+    axes = IMAGES
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         shape, group = bottom[0].shape, self.p.group
@@ -139,6 +141,7 @@ class Upsample(Layer):
     """
 
     param = "upsample_param"
+    axes = IMAGES
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         shape, scale = bottom[0].shape, self.p.scale
@@ -227,6 +230,7 @@ class BN(Layer):
     """
 
     param = "bn_param"
+    axes = IMAGES
     slope: Any
     bias: Any
     mean: Any

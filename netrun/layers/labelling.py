@@ -35,6 +35,13 @@ class CTCLoss(Layer):
     loss = True
     skips = frozenset({1, 2, 3})
 
+    @property
+    def time_first(self) -> bool:
+        return True
+
+    def axes_of(self, i: int) -> str:
+        return ("T N K", "N L", "N", "N")[i]
+
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         shape, labels = bottom[0].shape, bottom[1].shape
         if len(shape) != 3:
@@ -90,6 +97,13 @@ class CTCDecode(Layer):
     bottoms: ClassVar[Count] = (1, 2)
     tops: ClassVar[Count] = (1, 2)
     skips = frozenset({0, 1})
+
+    @property
+    def time_first(self) -> bool:
+        return True
+
+    def axes_of(self, i: int) -> str:
+        return ("T N K", "N")[i]
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         shape = bottom[0].shape

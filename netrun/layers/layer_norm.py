@@ -9,7 +9,7 @@ from typing import Any
 from ..config import schema
 from ..kernels import Kernels
 from ..types import Shape, Spec
-from .base import Layer
+from .base import IMAGES, Layer
 
 _ONE = schema.FillerParameter(type="constant", value=1)
 
@@ -114,6 +114,7 @@ class _Channels(_Normalization):
     """Over groups of channels with all their positions; scale and shift have a value for each channel."""
 
     type = ""
+    axes = IMAGES
 
     def widened(self, shape: Shape, own: Shape) -> Shape:
         return (1, shape[1], *(1,) * (len(shape) - 2))

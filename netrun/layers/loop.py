@@ -34,6 +34,13 @@ class Recurrent(Holder):
 
     param = "recurrent_net_param"
 
+    @property
+    def time_first(self) -> bool:
+        return True
+
+    def axes_of(self, i: int) -> str:
+        return "T N ..." if self.input_names()[i] in self._stepped else ""
+
     # ---------------------------------------------------------------------------------------------------------- setup
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         self.bodies = []

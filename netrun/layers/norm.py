@@ -10,7 +10,7 @@ from ..config import schema
 from ..expression import rule
 from ..kernels import Kernels
 from ..types import Spec, Window
-from .base import Layer, stop
+from .base import IMAGES, Layer, stop
 
 
 class LRN(Layer):
@@ -22,6 +22,7 @@ class LRN(Layer):
     """
 
     param = "lrn_param"
+    axes = IMAGES
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         shape = bottom[0].shape
@@ -60,6 +61,7 @@ class BatchNorm(Layer):
     """
 
     param = "batch_norm_param"
+    axes = IMAGES
     mean: Any
     variance: Any
     factor: Any
@@ -114,6 +116,7 @@ class MVN(Layer):
     """
 
     param = "mvn_param"
+    axes = IMAGES
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         shape = bottom[0].shape

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..config import schema
 from ..kernels import Kernels
 from ..types import Spec
-from .base import Layer
+from .base import IMAGES, Layer
 
 
 class Interp(Layer):
@@ -23,6 +23,7 @@ class Interp(Layer):
     """
 
     param = "interp_param"
+    axes = IMAGES
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         shape = bottom[0].shape
@@ -97,6 +98,7 @@ class SegNetBN(Layer):
     """
 
     param = "bn_param"
+    axes = IMAGES
     scale: Any
     shift: Any
 

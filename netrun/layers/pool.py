@@ -10,7 +10,7 @@ from ..config import schema
 from ..kernels import Kernels
 from ..random import stream_of
 from ..types import Shape, Spec, Window
-from .base import Layer
+from .base import IMAGES, Layer
 from .windows import given, needs_text, pooled, read_window, size_text
 
 MAX, AVE, STOCHASTIC = schema.PoolingParameter.MAX, schema.PoolingParameter.AVE, schema.PoolingParameter.STOCHASTIC
@@ -64,6 +64,7 @@ class Pooling(Layer):
     """
 
     param = "pooling_param"
+    axes = IMAGES
     tops = (1, 2)
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
@@ -118,6 +119,7 @@ class SPP(Layer):
     """
 
     param = "spp_param"
+    axes = IMAGES
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         shape = bottom[0].shape

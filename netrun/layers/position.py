@@ -36,6 +36,13 @@ class PositionEncoding(Layer):
     turns: Any
     position: Any
 
+    @property
+    def time_first(self) -> bool:
+        return bool(self.p.time_major)
+
+    def axes_of(self, i: int) -> str:
+        return ("T N D" if self.p.time_major else "N T D", "N")[i]
+
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         shape = bottom[0].shape
         if len(shape) != 3:

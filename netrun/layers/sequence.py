@@ -43,6 +43,13 @@ class RecurrentStack(Layer):
     """Fields of recurrent_param that not every type has."""
 
     # -------------------------------------------------------------------------------------------------------- shapes
+    def axes_of(self, i: int) -> str:
+        return ("T N ...", "T N | N")[i] if i < 2 else ""
+
+    @property
+    def time_first(self) -> bool:
+        return True
+
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
         exposed = len(self.carried) if self.p.expose_hidden else 0
         self._check_ends(exposed)

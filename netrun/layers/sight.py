@@ -66,6 +66,15 @@ class Attention(Layer):
     key_steps: Any
     query_steps: Any
 
+    @property
+    def time_first(self) -> bool:
+        return bool(self.p.time_major)
+
+    def axes_of(self, i: int) -> str:
+        if i in self.skips:
+            return "N"
+        return f"{'T N D' if self.p.time_major else 'N T D'} | N D | N"
+
     # ---------------------------------------------------------------------------------------------------------- setup
     def check_fields(self) -> None:
         """Refuse fields of other types, and numbers that make no sense."""

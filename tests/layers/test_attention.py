@@ -371,12 +371,13 @@ def test_additive_attention_as_the_step_of_a_loop() -> None:
 # -------------------------------------------------------------------------------------------------------------- refused
 _X = np.zeros((2, 4, 6))
 REFUSED = [
-    ("DotProductAttention", "", [_X, np.zeros((2, 4, 5)), _X], ["one length D", "x1"]),
+    ("DotProductAttention", "", [_X, np.zeros((2, 4, 5)), _X], ["one length D", 'bottom "x1"   N T D = 2 4 5']),
     ("DotProductAttention", "", [_X, _X, np.zeros((2, 3, 6))], ["a value for each key"]),
     ("DotProductAttention", "", [np.zeros(3), _X, _X], ["a query of 3 axes", "got 1"]),
     ("DotProductAttention", "causal: true", [_X, np.zeros((2, 3, 6)), np.zeros((2, 3, 6))], ["causal", "4 and 3"]),
     ("DotProductAttention", "", [_X, _X, _X, np.zeros(3)], ["lengths or a mask", "N = 2"]),
-    ("DotProductAttention", "", [_X, _X, _X, np.zeros((2, 4, 3))], ["N Tq Tk = 2 4 4"]),
+    ("DotProductAttention", "time_major: true", [_X, _X, np.zeros((2, 3, 6))], ['"x2"   T N D = 2 3 6']),
+    ("DotProductAttention", "", [_X, _X, _X, np.zeros((2, 4, 3))], ["N Tq Tk = 2 4 4", '"x3"   shape = 2 4 3']),
     ("DotProductAttention", "num_heads: 2", [_X, _X, _X], ["has no num_heads", "learned_scale"]),
     ("DotProductAttention", "dropout_ratio: 1", [_X, _X, _X], ["dropout_ratio is 1"]),
     ("DotProductAttention", "scale: inf", [_X, _X, _X], ["scale is inf"]),

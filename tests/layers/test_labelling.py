@@ -97,6 +97,7 @@ def test_perplexity_of_even_scores_is_the_number_of_classes() -> None:
 REFUSED = [
     ("CTCLoss", "", [(3, 4), (4, 2)], "wants scores T N K"),
     ("CTCLoss", "", [(3, 2, 4), (3, 2)], "wants labels N L"),
+    ("CTCLoss", "", [(3, 2, 4), (3, 2)], 'bottom "x0"   T N K = 3 2 4'),
     ("CTCLoss", "ctc_param { blank: 4 }", [(3, 2, 4), (2, 2)], "blank is 4, and there are 4 classes"),
     ("CTCLoss", "", [(3, 2, 4), (2, 2), (3,)], "one number of steps for each sequence"),
     ("EditDistance", "", [(2, 3), (2, 3), (2,)], "wants 2 or 4 bottoms, got 3"),

@@ -378,7 +378,7 @@ REFUSED = {
     "learned but never started": (plain("carry: true filler { }"), "nothing says when it starts"),
     "two lengths": (
         recurrent("x cont", "new", PLAIN, 'static: "cont" steps: 9 state { name: "h" next: "new" dim: 2 }'),
-        "steps is 9, the inputs have 5"),
+        r'steps is 9, the inputs have 5\n    bottom "x"   T N \.\.\. = 5 '),
     "an unknown field": (plain(more="steppes: 3"), 'no field "steppes".*mean "steps"'),
     "a missing last": (plain('last: "end"'), 'no top "end"'),
 }  # fmt: skip

@@ -110,7 +110,7 @@ REFUSED = [
     ("SigmoidCrossEntropyLoss", "", [(4, 3), (4, 2)], ["as many targets"]),
     ("EuclideanLoss", "", [(4, 3), (3, 4)], ["as many targets"]),
     ("HingeLoss", "", [(4, 3), (3,)], ["one label for each sample"]),
-    ("HingeLoss", "", [(4, 3), (1, 4)], ["one label for each sample", "N C = 1 4"]),
+    ("HingeLoss", "", [(4, 3), (1, 4)], ["one label for each sample", "shape = 1 4"]),
     ("EuclideanLoss", "loss_weight: 1 loss_weight: 1", [(4, 3), (4, 3)], ["2 times", "1 tops"]),
     ("EuclideanLoss", "loss_weight: nan", [(4, 3), (4, 3)], ["loss_weight is nan", "finite"]),
     ("InnerProduct", "inner_product_param { num_output: 2 } blobs { data: 1 }", [(4, 3)], ["1 blobs", "2 parameter"]),

@@ -190,6 +190,8 @@ REFUSED: list[tuple[str, dict[str, Any], list[Any], int, str]] = [
     ("GRU", {"state_gradient": True}, [(3, 2, 4)], 1, "state_gradient needs expose_hidden"),
     ("GRU", {}, [(3, 2, 4), (3,)], 1, "or one length a stream (N)"),
     ("GRU", {"expose_hidden": True, "bidirectional": True}, [(3, 2, 4), (3, 2), (1, 2, SIZE)], 2, "L N D, L = layers"),
+    ("GRU", {}, [(3, 2, 4), (3,)], 1, '"   T N ... = 3 2 4'),
+    ("GRU", {}, [(3, 2, 4), (2, 3)], 1, '"   T N = 2 3'),
     ("GRU", {"expose_hidden": True}, [(3, 2, 4)], 2, "wants 3 or 4 bottoms, got 1"),
 ]
 
