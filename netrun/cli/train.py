@@ -58,10 +58,8 @@ class Job(Solver):
 
     @property
     def batch(self) -> int:
-        """Images of one iteration: the leading axis of the first input, iter_size times."""
-        inputs = self.training.recording.graph.inputs
-        shape = inputs[0].spec.shape if inputs else ()
-        return (shape[0] if shape else 1) * self.message.iter_size
+        """Samples of one iteration: those of a batch, iter_size times."""
+        return self.training.recording.graph.batch * self.message.iter_size
 
 
 def run(args: argparse.Namespace) -> int:
@@ -129,14 +127,14 @@ def _show_progress(job: Job) -> Bar | None:
     bar = start_bar(job.log, job.training.recording.graph.name or "net", job.message.max_iter, job.iteration)
     if bar is None:
         return None
-    batch, last = job.batch, [time.perf_counter(), job.iteration, 0.0]
+    sample, batch, last = job.training.recording.graph.sample, job.batch, [time.perf_counter(), job.iteration, 0.0]
 
     def show(solver: Solver, loss: float) -> None:
         now = time.perf_counter()
         if now - last[0] >= 1 or not last[2]:
             last[2] = (solver.iteration - last[1]) * batch / max(now - last[0], 1e-9)
             last[0], last[1] = now, solver.iteration
-        bar.update(solver.iteration, f"loss {loss:.4g}", f"lr {solver.rate:.3g}", f"{last[2]:,.0f} images/s")
+        bar.update(solver.iteration, f"loss {loss:.4g}", f"lr {solver.rate:.3g}", f"{last[2]:,.0f} {sample}s/s")
 
     job.on_iteration.append(show)
     return bar

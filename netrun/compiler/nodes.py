@@ -86,5 +86,30 @@ class Graph:
         """Tops of layers that the host feeds."""
         return [v for n in self.nodes if n.layer.fed for v in n.tops]
 
+    @property
+    def batch(self) -> int:
+        """How many samples a batch has: the leading axis of the first input, or the second where that is T N ..."""
+        shape = self._first
+        return (shape[1] if self._by_time else shape[0]) if shape else 1
+
+    @property
+    def sample(self) -> str:
+        """What one of them is called."""
+        return "sequence" if self._by_time else "image" if len(self._first) == 4 else "sample"
+
+    @property
+    def _first(self) -> Shape:
+        """The shape of the first input: of what the host feeds, else of what a layer without bottoms makes."""
+        made = (v for n in self.nodes if not n.bottoms and not n.parameters for v in n.tops)
+        first = next(iter(self.inputs), None) or next(made, None)
+        return first.spec.shape if first else ()
+
+    @property
+    def _by_time(self) -> bool:
+        """Whether a layer over time has the steps and streams that the first input begins with."""
+        first = self._first[:2]
+        over_time = (n.bottoms[0].spec.shape[:2] for n in self.nodes if n.layer.time_first and n.bottoms)
+        return len(first) == 2 and first in over_time
+
 
 __all__ = ["AUTOMATIC", "Graph", "Node", "Value"]

@@ -37,7 +37,9 @@ class Summary:
     phase: str
     rows: list[Row]
     batch: int
-    """Leading axis of the first input: what the multiply-adds of "an image" are divided by."""
+    """Samples of a batch, what the multiply-adds of one of them are divided by."""
+    sample: str
+    """What one of them is called: image, sequence or sample."""
     blob_bytes: int
     """Bytes of all blobs of a batch, each with memory of its own."""
     parameter_bytes: int
@@ -54,7 +56,7 @@ class Summary:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of the forward pass of one image (one entry of the batch)."""
+        """Multiply-adds of the forward pass of one sample."""
         return sum(row.multiply_adds for row in self.rows) // self.batch
 
     def as_json(self) -> dict[str, Any]:
@@ -79,7 +81,8 @@ class Summary:
         lines.append(f"{self.parameters:,} parameters ({size_text(self.parameter_bytes)})")
         if self.statistics:
             lines[-1] += f", {self.statistics:,} statistics"
-        lines.append(f"{count_text(self.multiply_adds)} multiply-adds an image ({self.multiply_adds:,})")
+        each = f"{'an' if self.sample == 'image' else 'a'} {self.sample}"
+        lines.append(f"{count_text(self.multiply_adds)} multiply-adds {each} ({self.multiply_adds:,})")
         lines.append(f"{size_text(self.blob_bytes)} in the blobs of a batch of {self.batch}")
         return "\n".join(lines)
 
@@ -104,12 +107,12 @@ def summarize(graph: Graph) -> Summary:
         work[call.origin] = work.get(call.origin, 0) + multiply_adds(call)
     # Two layers may have one name; their calls cannot be told apart, so the first gets all of the work.
     rows = [_row(node, work.pop(node.name, 0)) for node in graph.nodes]
-    first = next(iter(graph.inputs), None)
     return Summary(
         graph.name,
         schema.Phase.Name(graph.phase),
         rows,
-        batch=first.spec.shape[0] if first is not None and first.spec.shape else 1,
+        batch=graph.batch,
+        sample=graph.sample,
         blob_bytes=sum(value.spec.nbytes for value in graph.blobs.values()),
         parameter_bytes=sum(p.spec.nbytes for p in graph.parameters),
     )

@@ -153,6 +153,21 @@ def test_summary_prints_a_table(run: Any) -> None:
     assert "accuracy" in run("summary", "net.prototxt", "--phase", "test").out
 
 
+@pytest.mark.parametrize(
+    ("path", "batch", "sample"),
+    [
+        ("text/tagger.prototxt", 32, "a sequence"),  # T N: the batch is the second axis
+        ("loops/adding.prototxt", 64, "a sequence"),  # what a layer in Python makes
+        ("clips/net.prototxt", 32, "a sample"),
+        ("mnist/lenet.prototxt", 1, "an image"),
+    ],
+)
+def test_summary_knows_the_batch(run: Any, path: str, batch: int, sample: str) -> None:
+    found = run("summary", str(CONFIGS / path)).out
+    assert f", batch {batch}\n" in found
+    assert f" multiply-adds {sample} (" in found
+
+
 def test_summary_of_a_solver_is_its_training_net(run: Any) -> None:
     assert run("summary", "solver.prototxt").out == run("summary", "net.prototxt").out
 
