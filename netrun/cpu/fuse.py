@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..expression import Var, letters, parse, substitute, text_of
 from ..program import Call, Program
-from ..types import PERSISTENT, Spec, Tensor
+from ..types import PERSISTENT, Shape, Spec, Tensor
 from .dnnl import Unsupported
 from .layouts import CHANNELS_LAST, work
 from .onednn import BATCH_NORM, BATCH_NORM_GRAD, CONV_THEN, GRAD_WB, Recipes
@@ -101,7 +101,7 @@ def _fuse_bias_gradients(program: Program) -> Program:
     }
     gone: set[int] = set()
     for i, call in enumerate(calls):
-        if call.op.name != "reduce" or call.attrs["expr"] != "a" or call.attrs["how"] != "sum":
+        if call.op.name != "reduce" or call.attrs["expr"] != "a":
             continue
         dy, db = call.reads()[0], call.writes()[0]
         at = grads.get(dy.root)
@@ -117,7 +117,7 @@ def _fuse_bias_gradients(program: Program) -> Program:
         seed = calls[at].args[1]
         assert isinstance(seed, Tensor)
         others = tuple(axis for axis in range(len(dy.shape)) if axis != 1)
-        if seed.shape != dy.shape or call.attrs["axes"] != others or db.spec.count != dy.shape[1]:
+        if seed.shape != dy.shape or not _sums_over(call, others) or db.spec.count != dy.shape[1]:
             continue
         calls[at] = replace(calls[at], op=GRAD_WB, args=(*calls[at].args, db))
         gone.add(i)
@@ -206,7 +206,7 @@ class _Norms:
         free = [c for c in around if c.op.name == "reduce" and c.attrs["expr"] == "a" and self._free(c)]
         shift = min(free, key=lambda c: c.origin != sums.origin, default=None)
         axes = last.attrs["axes"]
-        if shift is None or any(c.attrs["axes"] != axes or c.attrs["how"] != "sum" for c in (sums, shift)):
+        if shift is None or any(not _sums_over(c, axes) for c in (sums, shift)):
             return None
         if not rectified:
             return [scaled, sums, shift, last]
@@ -243,6 +243,12 @@ class _Norms:
         if self.recipes.of(made) is None:
             return
         self.change.update({self.place[i]: call for i, call in replaced.items()})
+
+
+def _sums_over(reduction: Call, axes: Shape) -> bool:
+    """Whether a reduce call adds up along these axes. One of length 1, a batch of one image, may be named or not."""
+    shape, found = reduction.reads()[0].shape, reduction.attrs["axes"]
+    return reduction.attrs["how"] == "sum" and all(shape[i] == 1 for i in {*axes} ^ {*found})
 
 
 def _wide(vector: Tensor, x: Tensor) -> bool:

@@ -120,11 +120,16 @@ def odd(m: Maker) -> Tensor:
     return m.dense(m.conv(z, 19, 3, bias=False), 10)
 
 
-def residual(m: Maker) -> Tensor:
-    x = m.norm(m.conv(m.feed(4, 3, 12, 12), 32, 3, bias=False), relu=True)
+def residual(m: Maker, images: int = 4) -> Tensor:
+    x = m.norm(m.conv(m.feed(images, 3, 12, 12), 32, 3, bias=False), relu=True)
     inner = m.norm(m.conv(x, 32, 3, pad=1, bias=False), relu=True)
     other = m.norm(m.conv(x, 32, 1, bias=False), relu=False)
     return m.dense(m.relu(m.add(m.norm(m.conv(inner, 32, 1, bias=False), relu=False), other)), 10)
+
+
+def residual_of_one(m: Maker) -> Tensor:
+    """A batch of one: sums over images need not name that axis."""
+    return residual(m, 1)
 
 
 NETS = {f.__name__: f for f in (lenet, quick, alex, inception, odd, residual)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases.program_nets import NETS, compiled, inception, quick, residual, results
+from cases.program_nets import NETS, compiled, inception, quick, residual, residual_of_one, results
 
 from netrun.compiler.plan import plan
 from netrun.cpu import dnnl, layouts, onednn_conv
@@ -115,11 +115,13 @@ def test_frozen_sessions_see_changed_parameters(numpy: bool) -> None:
 
 
 @needs_library
-def test_batch_normalisation_is_one_call() -> None:
-    program, _ = compiled(residual)
+@pytest.mark.parametrize("net", [residual, residual_of_one])
+def test_batch_normalisation_is_one_call(net: Any) -> None:
+    program, _ = compiled(net)
     names = [c.op.name for c in Fast().prepare(program).calls]
     assert names.count("batch_norm") == names.count("batch_norm_grad") == 4
     assert not {"normalize", "normalize_grad"} & set(names)
+    assert_near(results(program, Fast()), results(program, Reference()))
 
 
 @needs_library
