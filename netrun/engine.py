@@ -4,6 +4,7 @@ net, so they outlive it.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 
 from .compiler.graph import Graph, Node
 from .compiler.record import Recording
+from .compiler.sharing import Parameter
 from .config import schema
 from .data.feeder import Feeder
 from .device import Array, Device
@@ -56,6 +58,7 @@ class Engine:
         """Shapes of inputs that are not those of the prototxt."""
         self.pending: dict[str, Shape] = {}
         """Shapes asked for with ``reshape`` that no pass has settled yet."""
+        self._shown: dict[Key, Shape] = {}
         self._away: set[str] = set()
         self.forwards = 0
         self.feeders: dict[str, Feeder] | None = None
@@ -182,7 +185,7 @@ class Engine:
         parameter = self.graph.nodes[self.numbers[name]].parameters[index]
         owner = parameter.owner or parameter
         tensor = whole.accumulators[owner] if diff else whole.recording.parameters[owner]
-        return tensor.view(parameter.spec.shape)
+        return tensor.view(self._shown.get(key, parameter.spec.shape))
 
     def _home(self, tensor: Tensor) -> tuple[Visible, Array]:
         memory = self.shared if tensor.root.kind in SHARED else self.own
@@ -203,7 +206,8 @@ class Engine:
         if isinstance(home, np.ndarray):
             self.device.write(home, values)
             return
-        memory.put(*self._rooted(tensor, home), values)
+        root, owned = self._rooted(tensor, home)
+        memory.put(root, owned, np.reshape(values, root.shape))
 
     def home(self, tensor: Tensor) -> Any:
         """The device's own array."""
@@ -218,16 +222,31 @@ class Engine:
         return root, self.now.session.array(root)
 
     def reshape(self, key: Key, shape: Shape) -> None:
-        """Another shape for a blob, until ``settle``."""
+        """Another shape for a blob, until ``settle``; of a parameter, for good, how its values are divided into axes.
+
+        Raises:
+            ShapeMismatchError: a parameter would have more values, or fewer, than its layer computes with.
+        """
         kind, name, index = key
         current = self.tensor(key, False).shape
         if shape == current:
             return
-        if kind == "param":
+        if kind == "blob":
+            self.pending[name] = shape
+            return
+        if math.prod(shape) != math.prod(current):
+            own, got = (" ".join(map(str, s)) or "one number" for s in (current, shape))
             raise ShapeMismatchError(
-                f"parameter {index} of layer {name} has the shape {current}: it cannot be reshaped"
+                f"parameter {index} of layer {name} cannot be reshaped from {own} to {got}: the layer computes with "
+                f"{math.prod(current)} values. Build the net with other sizes (num_output, kernel_size, ...) and copy "
+                "into its parameters"
             )
-        self.pending[name] = shape
+        self._shown[key] = shape
+
+    @property
+    def shown(self) -> dict[Parameter, Shape]:
+        """Shapes that parameters are shown, loaded and saved in: the same values along other axes than the layer's."""
+        return {self.graph.nodes[self.numbers[n]].parameters[i]: shape for (_, n, i), shape in self._shown.items()}
 
     def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
         """A host copy of the value of a tensor."""

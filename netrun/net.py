@@ -312,14 +312,15 @@ class Net:
             UsageError: there is no such file. WeightsError: it is damaged or does not fit; nothing is changed then.
         """
         self.memory.send()
-        self.report = load(self.recording, self.memory, os.fspath(weights), options)
+        self.report = load(self.recording, self.memory, os.fspath(weights), options, self._engine.shown)
         self.memory.renew()
         return self.report
 
     def save(self, path: str | os.PathLike[str], *, hdf5: bool = False) -> None:
         """Write the weights as a .caffemodel, or as HDF5 (also if the name ends in .h5), that Caffe reads."""
         self.memory.send()
-        save_weights(os.fspath(path), self.recording, self.memory, hdf5 or os.fspath(path).endswith(".h5"))
+        name, shapes = os.fspath(path), self._engine.shown
+        save_weights(name, self.recording, self.memory, hdf5 or name.endswith(".h5"), shapes=shapes)
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of the other net, the very same memory, in all layers of the same name.

@@ -107,15 +107,23 @@ class Report:
         return lines + [f"  {hint}" for hint in self.hints]
 
 
-def load(recording: Recording, memory: Memory, path: str, options: LoadOptions | None = None) -> Report:
+def load(
+    recording: Recording,
+    memory: Memory,
+    path: str,
+    options: LoadOptions | None = None,
+    shapes: Mapping[Parameter, Shape] | None = None,
+) -> Report:
     """Copy the weights of a file into the layers of the same name.
+
+    ``shapes``: parameters that may stand in the file in other axes than those their layer has them in.
 
     Raises:
         WeightsError: a layer's number of blobs or a blob's shape differs, or ``strict`` and a layer is missing on
             either side; with every problem. Nothing is changed then.
         UsageError: there is no such file; the options name layers that are not there.
     """
-    return assign(recording, memory, read_weights(path), str(path), options)
+    return assign(recording, memory, read_weights(path), str(path), options, shapes)
 
 
 def assign(
@@ -124,6 +132,7 @@ def assign(
     layers: Sequence[LayerWeights],
     file: str,
     options: LoadOptions | None = None,
+    shapes: Mapping[Parameter, Shape] | None = None,
 ) -> Report:
     """As :func:`load`, from weights that were read already."""
     options = options or LoadOptions()
@@ -154,7 +163,7 @@ def assign(
         taken.add(source)
         if not stored.blobs and all(p.owner for p in node.parameters):
             continue  # HDF5 files hold shared blobs with their owner only
-        found = _match(recording, node.name, node.parameters, stored, report)
+        found = _match(recording, node.name, node.parameters, stored, report, shapes or {})
         if isinstance(found, Problem):
             problems.append(found)
             continue
@@ -186,8 +195,9 @@ def _check_names(options: LoadOptions, known: Sequence[str], stored: Sequence[st
 
 
 def _match(
-    recording: Recording, name: str, parameters: Sequence[Parameter], layer: LayerWeights, report: Report
-) -> list[Pair] | Problem:
+    recording: Recording, name: str, parameters: Sequence[Parameter], layer: LayerWeights, report: Report,
+    shapes: Mapping[Parameter, Shape],
+) -> list[Pair] | Problem:  # fmt: skip
     """The tensors of a layer and their values from the file, or why they do not fit."""
     called = f"layer {name}" + (f" ({layer.name} of the file)" if layer.name != name else "")
     hint = f"--reinit {name} leaves the layer as its fillers make it"
@@ -200,7 +210,7 @@ def _match(
     pairs: list[Pair] = []
     for i, blob in blobs.items():
         parameter = parameters[i]
-        wanted = parameter.spec.shape
+        wanted = shapes.get(parameter, parameter.spec.shape)
         if not _fits(blob.shape, wanted, layer.legacy):
             return Problem(
                 f"{report.file}: {called}, blob {i} ({parameter.declared.name}): the shapes differ",

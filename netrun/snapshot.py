@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .compiler.sharing import Parameter
 from .compiler.splits import written_out
 from .config import schema
 from .config.hdf5 import require
@@ -23,6 +24,7 @@ from .errors import UsageError, WeightsError
 from .params import assign, blobs_of
 from .session import Memory
 from .training import Training
+from .types import Shape
 
 if TYPE_CHECKING:
     from .solver import Solver
@@ -111,8 +113,12 @@ def save_weights(
     memory: Memory,
     hdf5: bool = False,
     gradients: Mapping[Any, np.ndarray[Any, Any]] | None = None,
+    shapes: Mapping[Parameter, Shape] | None = None,
 ) -> None:
-    """Write the weights of a recorded net, readable by Caffe, with the ``gradients`` of its tensors beside them."""
+    """Write the weights of a recorded net, readable by Caffe, with the ``gradients`` of its tensors beside them.
+
+    ``shapes``: parameters that are written in other axes than those their layer has them in.
+    """
     messages: list[schema.LayerParameter] = []
     values: dict[int, dict[int, Any]] = {}
     slopes: dict[int, dict[int, Any]] = {}
@@ -122,7 +128,8 @@ def save_weights(
         messages.append(message)
         if node is None or not node.parameters:
             continue
-        own = enumerate(zip(node.parameters, arrays[id(node)], strict=True))
+        pairs = zip(node.parameters, arrays[id(node)], strict=True)
+        own = enumerate((p, a.reshape((shapes or {}).get(p, a.shape))) for p, a in pairs)
         # An HDF5 file holds the values of a shared blob with its owner alone; gradients it holds with everybody.
         values[at] = {i: a for i, (p, a) in own if not (hdf5 and p.owner)}
         if gradients:

@@ -151,7 +151,7 @@ class Source(Protocol):
         """The device's own array, holding the newest values (for DLPack)."""
 
     def reshape(self, key: Any, shape: Shape) -> None:
-        """Give a blob another shape, until the next forward pass settles all shapes."""
+        """Give a blob another shape, until the next forward pass settles all shapes, or a parameter other axes."""
 
 
 class Blob(Axes):
@@ -198,8 +198,10 @@ class Blob(Axes):
     def reshape(self, *shape: int) -> None:
         """Give the blob another shape. The shapes of the layers behind it follow in the next forward (or net.reshape).
 
+        A parameter keeps its values, along the axes asked for, here and in files; its layer computes as before.
+
         Raises:
-            ShapeMismatchError: an axis is negative, or the blob is a parameter.
+            ShapeMismatchError: an axis is negative, or a parameter would have another number of values.
         """
         given = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
         try:

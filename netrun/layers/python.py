@@ -48,8 +48,9 @@ class Python(UserLayer):
     passes. reshape is called before every forward, and the tops may have another shape each time; forward may reshape
     its tops too. Tops hold what reshape wrote, or zeros, before the class writes them, gradients are zeros; in place
     bottom and top are one blob, data and diff. What is written into a bottom's data, the layers behind it read too; on
-    a GPU it is refused. self.blobs are trained parameters; their diff starts at zero in every backward. The module is
-    looked for next to the prototxt too.
+    a GPU it is refused. self.blobs are trained parameters; their diff starts at zero in every backward, so that writing
+    it and adding to it are the same: what the passes of iter_size and other layers leave is added up behind it. The
+    module is looked for next to the prototxt too.
     """
 
     bottoms: ClassVar[Count] = (0, None)

@@ -22,6 +22,7 @@ from google.protobuf import text_format
 
 import netrun
 import netrun.pycaffe as caffe
+from netrun.config.weights import read_weights
 from netrun.errors import NetrunError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -176,8 +177,34 @@ def test_reshape(write: Write) -> None:
         net.reshape()
     assert data.shape == (2, 3, 6, 6)
     net.forward()
-    with pytest.raises(NetrunError, match="cannot be reshaped"):
-        net.params["conv"][0].reshape(1)
+
+
+@pytest.mark.parametrize("name", ["w.caffemodel", "w.caffemodel.h5"])
+def test_parameters_take_other_axes(net: Any, tmp_path: Path, name: str) -> None:
+    """What nets are operated on with: the values stay, the layer computes as before, files have the new axes."""
+    weight, bias = net.params["ip"]
+    outputs, inputs = weight.shape
+    before = net.forward()["loss"].copy()
+    weight.reshape(1, 1, outputs, inputs)
+    assert weight.data.shape == weight.diff.shape == weight.shape == (1, 1, outputs, inputs)
+    assert net.forward(start="conv")["loss"] == before
+    net.backward()
+    assert weight.diff.any()
+    net.save(str(tmp_path / name))
+    stored = {layer.name: layer.blobs for layer in read_weights(tmp_path / name)}
+    assert stored["ip"][0].shape == (1, 1, outputs, inputs)
+    kept = weight.data.copy()
+    weight.data[...] = 0
+    bias.reshape(1, outputs)
+    bias.data = np.arange(outputs)
+    np.testing.assert_array_equal(net.forward(["ip_blob"])["ip_blob"][0], np.arange(outputs))
+    bias.reshape(outputs)
+    net.copy_from(str(tmp_path / name))
+    np.testing.assert_array_equal(weight.data, kept)
+    with pytest.raises(
+        NetrunError, match=r"cannot be reshaped from 1 1 13 792 to 1: the layer computes with .*num_output"
+    ):
+        weight.reshape(1)
 
 
 def test_callbacks(net: Any) -> None:
