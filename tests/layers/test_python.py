@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf import text_format
 
 from netrun.config import schema
 from netrun.config.upgrade import parse_net
@@ -28,6 +27,17 @@ def python(layer: str, ends: str, param_str: str = "", more: str = "") -> str:
 
 def net_of(text: str, phase: int = schema.TEST, **more: Any) -> Net:
     return Net(parse_net("force_backward: true " + text)[0], phase, **more)
+
+
+def losses_of(text: str, iterations: int, rate: float) -> list[float]:
+    """The loss of every iteration of a training."""
+    message = schema.SolverParameter(lr_policy="fixed", base_lr=rate, max_iter=iterations, snapshot_after_train=False)
+    message.net_param.CopyFrom(parse_net(text)[0])
+    losses: list[float] = []
+    with Solver(message) as solver:
+        solver.on_iteration.append(lambda _, loss: losses.append(loss))
+        solver.solve()
+    return losses
 
 
 ENDS = 'bottom: "x" top: "y"'
@@ -83,13 +93,7 @@ def test_a_loss_in_python_trains() -> None:
         shape { dim: 4 dim: 2 } data_filler { type: "gaussian" } data_filler { value: 1.5 } } }
         layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 2 } }"""
     text += python("Distance", 'bottom: "ip" bottom: "t" top: "loss"', more="loss_weight: 1")
-    message = schema.SolverParameter()
-    text_format.Parse('base_lr: 0.1 lr_policy: "fixed" max_iter: 60 snapshot_after_train: false', message)
-    message.net_param.CopyFrom(parse_net(text)[0])
-    losses: list[float] = []
-    with Solver(message) as solver:
-        solver.on_iteration.append(lambda _, loss: losses.append(loss))
-        solver.solve()
+    losses = losses_of(text, 60, 0.1)
     assert losses[0] == pytest.approx(2.25)
     assert losses[-1] < 0.01 * losses[0]
 
@@ -155,13 +159,7 @@ def test_a_source_may_reshape_in_forward_while_a_solver_trains() -> None:
         inner_product_param { num_output: 1 } }
         layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "t" top: "loss" }"""
     )
-    message = schema.SolverParameter()
-    text_format.Parse('base_lr: 0.05 lr_policy: "fixed" max_iter: 120 snapshot_after_train: false', message)
-    message.net_param.CopyFrom(parse_net(text)[0])
-    losses: list[float] = []
-    with Solver(message) as solver:
-        solver.on_iteration.append(lambda _, loss: losses.append(loss))
-        solver.solve()
+    losses = losses_of(text, 120, 0.05)
     assert losses[-1] < 0.01 * losses[0]
 
 
