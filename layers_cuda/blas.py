@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from netrun.errors import DeviceError
 
-from .launch import Step, nothing, sequence
+from .launch import Launch, Step, nothing, sequence
 from .precision import Precision
 
 WORKSPACE = 32 << 20
@@ -104,13 +104,7 @@ class Blas:
             beta, where[2], kind, p.n, p.stride_y, p.batch, compute, -1,
         )  # fmt: skip
 
-        def step() -> None:
-            status = call()
-            if status:
-                _check(status, f"cublasGemmStridedBatchedEx_64 {shape}")
-
-        step.keep = (a, b, y, self)  # type: ignore[attr-defined]
-        return step
+        return Launch.of((a, b, y, self), _run, call, shape)
 
     def matmul(self, a: Any, b: Any, y: Any, ta: bool, tb: bool, precision: Precision, add: bool = False) -> Step:
         """y = op(a) op(b), with the leading axes a batch that broadcasts as in numpy.matmul."""
@@ -142,6 +136,12 @@ class Blas:
         if self._handle:
             self._library.cublasDestroy_v2(self._handle)
             self._handle = None
+
+
+def _run(call: Callable[[], int], shape: Product) -> None:
+    status = call()
+    if status:
+        _check(status, f"cublasGemmStridedBatchedEx_64 {shape}")
 
 
 def _numbers(lead: Sequence[int], wanted: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -8,7 +8,7 @@ from a description of a device (``Dnn(..., properties=...)``), which is how they
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from netrun.errors import DeviceError
 from netrun.types import Shape
 
-from .launch import Step
+from .launch import Launch, Step
 
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _SIGNATURES = {
@@ -247,14 +247,7 @@ class Dnn:
         pack.set(1001, POINTER, *[a.data.ptr for a in arrays]).set(1003, POINTER, workspace.data.ptr).done()
         pack.keep(plan.descriptor, *arrays, workspace)
         call = partial(self.library.cudnnBackendExecute, self.handle, plan.descriptor.pointer, pack.pointer)
-
-        def step() -> None:
-            status = call()
-            if status:
-                raise DeviceError(f"cuDNN: {plan.problem}: {message(self.library, status)}")
-
-        step.keep = pack  # type: ignore[attr-defined]
-        return step
+        return Launch.of(pack, self._run, call, plan.problem)
 
     def properties(self, index: int) -> str:
         """The description of device ``index`` as JSON text, for planning where it is absent."""
@@ -265,6 +258,11 @@ class Dnn:
         if self.handle:
             self.library.cudnnDestroy(self.handle)
             self.handle = None
+
+    def _run(self, call: Callable[[], int], what: object) -> None:
+        status = call()
+        if status:
+            raise DeviceError(f"cuDNN: {what}: {message(self.library, status)}")
 
     # ----------------------------------------------------------------------------------------------------- descriptors
     def _on_device(self, plan: Descriptor) -> Descriptor:

@@ -37,6 +37,23 @@ def nothing() -> None:
     """The step that does nothing: a kernel over no elements."""
 
 
+class Launch(partial[Any]):
+    """A step that is one call with fixed arguments, mostly bare addresses.
+
+    Attributes:
+        keep: what has to stay alive as long as the step, because only its address is among the arguments.
+    """
+
+    keep: object = None
+
+    @classmethod
+    def of(cls, keep: object, call: Callable[..., Any], *args: Any) -> Launch:
+        """``call(*args)`` as a step that keeps ``keep`` alive."""
+        made = cls(call, *args)
+        made.keep = keep
+        return made
+
+
 class Launcher:
     """Compiles and launches kernels for one device, on one stream.
 
@@ -81,9 +98,9 @@ class Launcher:
         addresses = (ctypes.c_void_p * max(len(values), 1))(*[ctypes.addressof(v) for v in values])
         function = self.function(kernel, shared)
         where = ctypes.addressof(addresses)
-        launch = partial(self._launch, function.kernel.ptr, *blocks, *threads, shared, self.stream.ptr, where, 0)
-        launch.keep = (function, values, addresses, tuple(args))  # type: ignore[attr-defined]
-        return launch
+        keep = (function, values, addresses, tuple(args))
+        handle, stream = function.kernel.ptr, self.stream.ptr
+        return Launch.of(keep, self._launch, handle, *blocks, *threads, shared, stream, where, 0)
 
     def function(self, kernel: Kernel, shared: int = 0) -> Any:
         """The compiled function, a cupy.RawKernel (``.kernel.ptr`` is the driver's handle).
@@ -112,9 +129,7 @@ class Launcher:
         if not array.nbytes:
             return nothing
         call = self.xp.cuda.runtime.memsetAsync
-        step = partial(call, array.data.ptr, 0, array.nbytes, self.stream.ptr)
-        step.keep = array  # type: ignore[attr-defined]
-        return step
+        return Launch.of(array, call, array.data.ptr, 0, array.nbytes, self.stream.ptr)
 
     def copy(self, source: Any, target: Any) -> Step:
         """A step that copies the bytes of one contiguous device array to another of the same number of bytes.
@@ -126,10 +141,8 @@ class Launcher:
             raise ValueError(f"{source.nbytes} bytes do not go into {target.nbytes}")
         if not source.nbytes:
             return nothing
-        call = self.xp.cuda.runtime.memcpyAsync
-        step = partial(call, target.data.ptr, source.data.ptr, source.nbytes, _DEVICE_TO_DEVICE, self.stream.ptr)
-        step.keep = (source, target)  # type: ignore[attr-defined]
-        return step
+        call, where = self.xp.cuda.runtime.memcpyAsync, (target.data.ptr, source.data.ptr)
+        return Launch.of((source, target), call, *where, source.nbytes, _DEVICE_TO_DEVICE, self.stream.ptr)
 
     def _packed(self, kernel: Kernel, position: int, arg: Any) -> Any:
         arg = words_of(arg)

@@ -99,14 +99,18 @@ class _Layouts:
             if changed is None and call.op.name == "reduce":
                 changed = self._reduced(call)
             if changed is None:
-                written = {t.root for t in call.writes()}
-                changed = call.map(lambda t, w=written: t if t.root in w else self._plain(t))  # type: ignore[misc]
+                changed = self._as_known(call)
                 self._calls.append(changed)
             if call.op.name in CHANGES:
                 written = {t.root for t in call.writes()}
                 for key in [k for k in self._versions if k[0] in written]:
                     del self._versions[key]
         return self.program.having(self._calls)
+
+    def _as_known(self, call: Call) -> Call:
+        """The call on plain tensors."""
+        written = {t.root for t in call.writes()}
+        return call.map(lambda t: t if t.root in written else self._plain(t))
 
     def _changed(self, call: Call, group: set[Tensor]) -> Call | None:
         """Emit the call in N S C; None if one of its arguments cannot be seen so."""

@@ -47,6 +47,9 @@ def joined(program: Program, takes: Callable[[Call], bool]) -> Program:
     cut: dict[Tensor, Tensor] = {}
     calls: list[Call] = []
 
+    def with_cut(call: Call) -> Call:
+        return call.map(lambda t: cut_out(t, call.origin))
+
     def cut_out(t: Tensor, origin: str) -> Tensor:
         if t.root not in parts:
             return t
@@ -60,7 +63,7 @@ def joined(program: Program, takes: Callable[[Call], bool]) -> Program:
         if call in written:
             calls.append(written[call])
         elif call not in gone:
-            calls.append(call.map(lambda t, origin=call.origin: cut_out(t, origin)))  # type: ignore[misc]
+            calls.append(with_cut(call))
     return program.having(calls)
 
 

@@ -15,7 +15,7 @@ from netrun.types import Spec
 
 from .expressions import cuda_rule
 from .geometry import VECTOR, aligned, fold, indices, real_defines, real_of, vector_of
-from .launch import BLOCK, CTYPES, Kernel, Step, nothing
+from .launch import BLOCK, CTYPES, Kernel, Launch, Step, nothing
 from .pointwise import inputs
 
 if TYPE_CHECKING:
@@ -113,12 +113,7 @@ def together(device: Cuda, rule: Rule, tensors: Sequence[tuple[Sequence[Any], Se
     tables = [constant(device, np.array(values, np.int64)) for values in (rows, chunks)]
     given = [x for x, same in zip(first_xs, shared, strict=True) if same]
     step = device.launcher.step(kernel, len(chunks), BLOCK, [*given, *tables])
-
-    def run() -> None:
-        step()
-
-    run.keep = (tables, arrays)  # type: ignore[attr-defined]  # the table holds bare addresses
-    return run
+    return Launch.of((tables, arrays), step)  # the table holds bare addresses
 
 
 def _list(rows: Sequence[tuple[object, ...]]) -> str:
