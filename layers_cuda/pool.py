@@ -18,10 +18,16 @@ if TYPE_CHECKING:
     from .device import Cuda
 
 
+_COUNTING = {"padded": "Padded", "inside": "Inside", "kernel": "Whole"}
+"""The attribute ``count`` -> what src/pool.cu calls it."""
+
+
 def _step(device: Cuda, name: str, call: Call, tensors: Sequence[Any], x: Any, y: Any, over: Any) -> Step:
     """One thread an element of ``over``; x is the side of the inputs, y that of the windows."""
     count, last = max(x.size, y.size), bool(call.attrs.get("last"))
-    told = (("LAST", "1"),) if last else ()
+    told = [("LAST", "1")] if last else []
+    if "count" in call.attrs:
+        told.append(("COUNTING", _COUNTING[call.attrs["count"]]))
     kernel = Kernel("pool", name, (*type_defines(x.dtype.name, count), *window_defines(call.attrs["window"]), *told))
     numbers = [over.size, x.shape[-1]] if last else [over.size]
     values = [*tensors, *indices(count, numbers), *sizes(_space(x.shape, last), _space(y.shape, last))]
@@ -65,13 +71,13 @@ def pool_avg(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Ste
         flat = x.reshape(*_flat(x.shape, y.shape, last))
         result = y.reshape(y.shape[0], y.shape[-1]) if last else y.reshape(y.size)
         return reduction(device, [flat], result, f"a / {flat.shape[1]}", "sum", (1,), scratch)
-    return _step(device, f"pool_avg_{call.attrs['count']}", call, args, x, y, y)
+    return _step(device, "pool_avg", call, args, x, y, y)
 
 
 def pool_avg_grad(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     """Kernels.pool_avg_grad, bound."""
     dy, dx = args
-    return _step(device, f"pool_avg_grad_{call.attrs['count']}", call, args, dx, dy, dx)
+    return _step(device, "pool_avg_grad", call, args, dx, dy, dx)
 
 
 def pool_random(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:

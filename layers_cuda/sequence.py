@@ -65,6 +65,15 @@ class _Steps:
             return self.masked(first, t, room)
         return y[before] if self.cont is None else room, []
 
+    def summed(self, first: Any, y: Any, before: int, t: int, room: Any, w: Any, into: Any) -> list[Step]:
+        """``into`` += w times what step t goes on from."""
+        old, steps = self.old(first, y, before, t, room)
+        return steps if old is None else [*steps, self.product(old, w, into, True, add=True)]
+
+    def left(self, room: Any, after: int) -> Any:
+        """Where a step leaves what the step after it goes on from, None where that is its result as it stands."""
+        return room if self.cont is not None and after >= 0 else None
+
 
 def _room(device: Cuda, scratch: Any, dtype: str, *shapes: tuple[int, ...]) -> list[Any]:
     """Arrays one behind the other in the scratch."""
@@ -88,12 +97,8 @@ def rnn(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     (seen,) = _room(device, scratch, y.dtype.name, y.shape[1:])
     run: list[Step] = [device.launcher.copy(x, y)]
     for before, t, after in _walk(len(x), call.attrs["reverse"]):
-        old, mask = k.old(first, y, before, t, seen)
-        run += mask
-        if old is not None:
-            run.append(k.product(old, w, y[t], True, add=True))
-        goes_on = seen if cont is not None and after >= 0 else None
-        run.append(k.launch("rnn_step", [y[t], goes_on, k.row(after)], *y.shape[1:]))
+        run += k.summed(first, y, before, t, seen, w, y[t])
+        run.append(k.launch("rnn_step", [y[t], k.left(seen, after), k.row(after)], *y.shape[1:]))
     return sequence(run)
 
 
@@ -117,11 +122,8 @@ def lstm(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     seen, inner = _room(device, scratch, y.dtype.name, y.shape[1:], rows)
     run: list[Step] = [device.launcher.copy(x, gates)]
     for before, t, after in _walk(len(x), call.attrs["reverse"]):
-        old, mask = k.old(first, y, before, t, seen)
-        run += mask
-        if old is not None:
-            run.append(k.product(old, w, gates[t], True, add=True))
-        goes_on = seen if cont is not None and after >= 0 else None
+        run += k.summed(first, y, before, t, seen, w, gates[t])
+        goes_on = k.left(seen, after)
         old_cell, made = cell[before] if before >= 0 else first_cell, y[t] if proj is None else inner
         values = [gates[t], old_cell, k.row(t), peep, cell[t], made, goes_on if proj is None else None, k.row(after)]
         run.append(k.launch("lstm_step", values, *rows))
@@ -163,10 +165,9 @@ def gru(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
         run += mask
         if old is not None:
             run.append(k.product(old, w, product, True))
-        goes_on = seen if cont is not None and after >= 0 else None
         state = y[before] if before >= 0 else first
-        values = [x[t], None if old is None else product, b, state, k.row(t), y[t], gates[t], goes_on, k.row(after)]
-        run.append(k.launch("gru_step", values, *rows))
+        values = [x[t], None if old is None else product, b, state, k.row(t), y[t], gates[t]]
+        run.append(k.launch("gru_step", [*values, k.left(seen, after), k.row(after)], *rows))
     return sequence(run)
 
 

@@ -16,17 +16,8 @@ extern "C" __global__ void ctc_norm(const T *x, R *norm, const I positions, cons
   __shared__ R shared[THREADS];
   const I p = (I)blockIdx.x * GROUPS + group();
   const bool mine = p < positions;
-  R highest = -infinity();
-  if (mine) {
-    for (I c = lane(); c < k; c += LANES) highest = Max()(highest, to<R>(x[p * k + c]));
-  }
-  highest = across_lanes(highest, shared, Max());
-  R sum = 0;
-  if (mine) {
-    for (I c = lane(); c < k; c += LANES) sum += exp(to<R>(x[p * k + c]) - highest);
-  }
-  sum = across_lanes(sum, shared, Sum());
-  if (mine && lane() == 0) norm[p] = highest + log(sum);
+  const Softmax of = softmax_over(x + (mine ? p * k : 0), k, (I)1, mine, shared);
+  if (mine && lane() == 0) norm[p] = of.highest + log(of.sum);
 }
 
 // alpha becomes the probability of each place at each step given the labels; ok: 1 where the labels fit.

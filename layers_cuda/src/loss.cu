@@ -29,20 +29,11 @@ extern "C" __global__ void softmax_nll(const T *__restrict__ x, const LABEL *__r
     const I p = block * GROUPS + group();
     const bool mine = p < positions;
     const I base = mine ? base_of(p, k, inner) : 0;
-    R highest = -infinity();
-    if (mine) {
-      for (I c = lane(); c < k; c += LANES) highest = Max()(highest, to<R>(x[base + c * inner]));
-    }
-    highest = across_lanes(highest, shared, Max());
-    R sum = 0;
-    if (mine) {
-      for (I c = lane(); c < k; c += LANES) sum += exp(to<R>(x[base + c * inner]) - highest);
-    }
-    sum = across_lanes(sum, shared, Sum());
+    const Softmax of = softmax_over(x + base, k, inner, mine, shared);
     if (mine) {
       for (I c = lane(); c < k; c += LANES) {
         const I i = base + c * inner;
-        prob[i] = to<T>(exp(to<R>(x[i]) - highest) / sum);
+        prob[i] = to<T>(of(to<R>(x[i])));
       }
     }
     if (mine && lane() == 0) {
@@ -53,7 +44,7 @@ extern "C" __global__ void softmax_nll(const T *__restrict__ x, const LABEL *__r
         report(fault, (long long)p, (float)label[p]);
         continue;
       }
-      const R likelihood = exp(to<R>(x[base + (I)chosen * inner]) - highest) / sum;
+      const R likelihood = of(to<R>(x[base + (I)chosen * inner]));
       const R least = smallest_normal((R)0);
       loss -= log(likelihood >= least || likelihood != likelihood ? likelihood : least);
     }

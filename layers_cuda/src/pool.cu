@@ -21,12 +21,6 @@
   const int own = (int)(i - plane * (near_plane));                                \
   const I far = plane * (far_plane);
 #endif
-#ifdef LAST
-#define PASSED count, channels
-#else
-#define PASSED count
-#endif
-
 #define SIZES                              \
   const Place inputs = {SPACE(WINDOW_INPUT)}, outputs = {SPACE(WINDOW_OUTPUT)}; \
   const int input_plane = plane_of(inputs), output_plane = plane_of(outputs);
@@ -96,9 +90,13 @@ __device__ inline R divisor_of(const Place &o, const Place &inputs, Inside) {
   return count > (R)1 ? count : (R)1;  // where it is 0 so is the sum
 }
 
-template <class C>
-__device__ inline void average(const T *x, T *y, COUNT, const Place &inputs, const Place &outputs, C counting) {
-  const int input_plane = plane_of(inputs), output_plane = plane_of(outputs);
+// COUNTING: what a mean divides by; Padded, Inside or Whole.
+#ifndef COUNTING
+#define COUNTING Padded
+#endif
+
+extern "C" __global__ void pool_avg(const T *x, T *y, COUNT SPACE(WINDOW_PARAMETER)) {
+  SIZES
   EACH(i, count) {
     LOCATE(output_plane, input_plane)
     const T *of = x + far;
@@ -107,42 +105,23 @@ __device__ inline void average(const T *x, T *y, COUNT, const Place &inputs, con
     R sum = 0;
     auto meet = [&](int position, int) { sum += to<R>(of[(I)position * STEP]); };
     inputs_of<0>(o, inputs, 0, 0, meet);
-    y[i] = to<T>(sum / divisor_of(o, inputs, counting));
+    y[i] = to<T>(sum / divisor_of(o, inputs, COUNTING()));
   }
 }
 
-template <class C>
-__device__ inline void spread(const T *dy, T *dx, COUNT, const Place &inputs, const Place &outputs, C counting) {
-  const int input_plane = plane_of(inputs), output_plane = plane_of(outputs);
+extern "C" __global__ void pool_avg_grad(const T *dy, T *dx, COUNT SPACE(WINDOW_PARAMETER)) {
+  SIZES
   EACH(i, count) {
     LOCATE(input_plane, output_plane)
-    const T *of = dy + far;
     Place p, at;
     unravel(own, inputs, p);
     R sum = 0;
-    auto meet = [&](int output, int, const Place &o) { sum += to<R>(of[(I)output * STEP]) / divisor_of(o, inputs, counting); };
+    auto meet = [&](int output, int, const Place &o) {
+      sum += to<R>(dy[far + (I)output * STEP]) / divisor_of(o, inputs, COUNTING());
+    };
     outputs_of<0>(p, outputs, 0, 0, at, meet);
     dx[i] = to<T>(sum);
   }
-}
-
-extern "C" __global__ void pool_avg_padded(const T *x, T *y, COUNT SPACE(WINDOW_PARAMETER)) {
-  average(x, y, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Padded());
-}
-extern "C" __global__ void pool_avg_inside(const T *x, T *y, COUNT SPACE(WINDOW_PARAMETER)) {
-  average(x, y, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Inside());
-}
-extern "C" __global__ void pool_avg_kernel(const T *x, T *y, COUNT SPACE(WINDOW_PARAMETER)) {
-  average(x, y, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Whole());
-}
-extern "C" __global__ void pool_avg_grad_padded(const T *dy, T *dx, COUNT SPACE(WINDOW_PARAMETER)) {
-  spread(dy, dx, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Padded());
-}
-extern "C" __global__ void pool_avg_grad_inside(const T *dy, T *dx, COUNT SPACE(WINDOW_PARAMETER)) {
-  spread(dy, dx, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Inside());
-}
-extern "C" __global__ void pool_avg_grad_kernel(const T *dy, T *dx, COUNT SPACE(WINDOW_PARAMETER)) {
-  spread(dy, dx, PASSED, {SPACE(WINDOW_INPUT)}, {SPACE(WINDOW_OUTPUT)}, Whole());
 }
 
 // The first input whose running sum exceeds noise * sum; without one the last of the window.

@@ -7,20 +7,11 @@ extern "C" __global__ void softmax(const T *x, T *y, const I positions, const I 
   const I p = (I)blockIdx.x * GROUPS + group();
   const bool mine = p < positions;
   const I base = mine ? base_of(p, k, inner) : 0;
-  R highest = -infinity();
-  if (mine) {
-    for (I c = lane(); c < k; c += LANES) highest = Max()(highest, to<R>(x[base + c * inner]));
-  }
-  highest = across_lanes(highest, shared, Max());
-  R sum = 0;
-  if (mine) {
-    for (I c = lane(); c < k; c += LANES) sum += exp(to<R>(x[base + c * inner]) - highest);
-  }
-  sum = across_lanes(sum, shared, Sum());
+  const Softmax of = softmax_over(x + base, k, inner, mine, shared);
   if (!mine) return;
   for (I c = lane(); c < k; c += LANES) {
     const I i = base + c * inner;
-    y[i] = to<T>(exp(to<R>(x[i]) - highest) / sum);
+    y[i] = to<T>(of(to<R>(x[i])));
   }
 }
 
