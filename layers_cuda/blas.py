@@ -18,7 +18,8 @@ from .precision import Precision
 WORKSPACE = 32 << 20
 """Bytes cuBLAS works in: what NVIDIA advises for Hopper. Without one of ours every captured graph allocates its own."""
 
-_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}  # cudaDataType
+TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
+"""cudaDataType of every element type."""
 _COMPUTE_64F, _COMPUTE_32F = 70, 68
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 _GEMM = [_P, _I, _I, _L, _L, _L, _P, _P, _I, _L, _L, _P, _I, _L, _L, _P, _P, _I, _L, _L, _L, _I, _I]
@@ -65,15 +66,15 @@ class Blas:
     """
 
     def __init__(self, library: Any, stream: int, workspace: Any) -> None:
-        self._library, self._workspace = library, workspace
+        self._library, self.workspace = library, workspace
         handle = ctypes.c_void_p()
-        _check(library.cublasCreate_v2(ctypes.addressof(handle)), "cublasCreate")
+        check(library.cublasCreate_v2(ctypes.addressof(handle)), "cublasCreate")
         self._handle = handle.value
-        _check(library.cublasSetStream_v2(self._handle, stream), "cublasSetStream")
+        check(library.cublasSetStream_v2(self._handle, stream), "cublasSetStream")
         # After the stream: setting a stream puts cuBLAS back to its own workspace.
         pointer, size = workspace.data.ptr, workspace.nbytes
-        _check(library.cublasSetWorkspace_v2(self._handle, pointer, size), "cublasSetWorkspace")
-        _check(library.cublasSetMathMode(self._handle, _SUMS_IN_FLOAT32), "cublasSetMathMode")
+        check(library.cublasSetWorkspace_v2(self._handle, pointer, size), "cublasSetWorkspace")
+        check(library.cublasSetMathMode(self._handle, _SUMS_IN_FLOAT32), "cublasSetMathMode")
         self._scalars: dict[tuple[str, float], Any] = {}
 
     def product(
@@ -91,10 +92,10 @@ class Blas:
             return nothing
         if p.k == 0:
             raise ValueError("a product over nothing is the caller's")
-        kind, given = _TYPES[dtype], _TYPES[a.dtype.name]
+        kind, given = TYPES[dtype], TYPES[a.dtype.name]
         if a.dtype.name != b.dtype.name:
             raise ValueError(f"a product of {a.dtype.name} and {b.dtype.name}")
-        compute = {"float64": _COMPUTE_64F, "float32": precision.compute}.get(a.dtype.name, _COMPUTE_32F)
+        compute = compute_of(a.dtype.name, precision)
         where = [m.data.ptr + o * m.dtype.itemsize for m, o in zip((a, b, y), offsets, strict=True)]
         one, beta = self._scalar(dtype, 1.0), self._scalar(dtype, float(add))
         # Row-major Y = A B is column-major Y' = B' A': the operands change places, nothing is transposed.
@@ -138,10 +139,15 @@ class Blas:
             self._handle = None
 
 
+def compute_of(dtype: str, precision: Precision) -> int:
+    """The compute type of a product of matrices of that element type."""
+    return {"float64": _COMPUTE_64F, "float32": precision.compute}.get(dtype, _COMPUTE_32F)
+
+
 def _run(call: Callable[[], int], shape: Product) -> None:
     status = call()
     if status:
-        _check(status, f"cublasGemmStridedBatchedEx_64 {shape}")
+        check(status, f"cublasGemmStridedBatchedEx_64 {shape}")
 
 
 def _numbers(lead: Sequence[int], wanted: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -167,7 +173,8 @@ def _runs(*numbers: np.ndarray[Any, np.dtype[np.int64]]) -> list[tuple[int, int]
     return found
 
 
-def _check(status: int, what: str) -> None:
+def check(status: int, what: str) -> None:
+    """Raise DeviceError unless status, cuBLAS' or cuBLASLt's, is 0."""
     if status:
         names = {
             1: "not initialised",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from netrun.errors import DeviceError, OutOfMemoryError
+from netrun.errors import DeviceError, OutOfMemoryError, UsageError, nearest
 from netrun.kernels import OPS
 from netrun.program import Call, Program
 from netrun.types import Spec, Tensor, resolve_shape
@@ -27,6 +27,8 @@ from .dnn import declare as declare_dnn
 from .families import BODIES, WORKSPACE
 from .faults import Faults
 from .launch import Launcher, Step
+from .lt import Lt
+from .lt import declare as declare_lt
 from .merge import merged
 from .plans import Plans
 from .prepare import prepare
@@ -57,7 +59,8 @@ class Cuda:
         load: gives NVIDIA's libraries by name (``lazy.library``).
 
     In the environment, read here: NETRUN_CUDA_DEBUG=1 runs call by call and waits for each, so that an error names its
-    call; NETRUN_CUDA_TUNE=1 measures the plans of every convolution and keeps the fastest.
+    call; NETRUN_CUDA_TUNE=1 measures the plans of every convolution and keeps the fastest; NETRUN_CUDA_GEMM=blas keeps
+    cuBLASLt out.
     """
 
     ahead = 2
@@ -67,6 +70,7 @@ class Cuda:
         self.name, self.index, self.xp, self._load = f"cuda:{index}", index, xp, load
         self.debug = os.environ.get("NETRUN_CUDA_DEBUG", "") not in ("", "0")
         self.tune = os.environ.get("NETRUN_CUDA_TUNE", "") not in ("", "0")
+        self._gemm = chosen("NETRUN_CUDA_GEMM", "lt", "blas")
         self._here = xp.cuda.Device(index)
         self.use()
         self.stream = xp.cuda.Stream(non_blocking=True)
@@ -90,6 +94,17 @@ class Cuda:
         """
         library = blas.declare(self._load("cublas"))
         return blas.Blas(library, self.stream.ptr, self.allocate(blas.WORKSPACE))
+
+    @cached_property
+    def lt(self) -> Lt | None:
+        """cuBLASLt; None where it is not wanted, or not installed: cuBLAS then does without."""
+        if self._gemm == "blas":
+            return None
+        try:
+            library = declare_lt(self._load("cublasLt"))
+            return Lt(library, self.stream.ptr, self.blas.workspace)
+        except DeviceError:
+            return None
 
     @cached_property
     def dnn(self) -> Dnn:
@@ -297,6 +312,19 @@ def describe() -> list[str]:
         except DeviceError as error:
             lines += str(error).splitlines()[:2]
     return lines
+
+
+def chosen(variable: str, *known: str) -> str:
+    """What a variable of the environment says; the first of ``known`` where it says nothing.
+
+    Raises:
+        UsageError: it says something else.
+    """
+    value = os.environ.get(variable, "") or known[0]
+    if value not in known:
+        hint = nearest(value, known)
+        raise UsageError(f'{variable} in the environment is "{value}"{hint} (known: {", ".join(known)})')
+    return value
 
 
 def _version(number: int) -> str:

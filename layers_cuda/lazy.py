@@ -18,9 +18,14 @@ OLDER = "pip install 'netrun-trainer[cuda12]' instead, with cupy-cuda13x uninsta
 _OLDEST = (7, 5)
 """The oldest chip that CUDA 13 compiles for."""
 
-_FILES = {"cudnn": ("libcudnn.so.9",), "cublas": ("libcublas.so.13", "libcublas.so.12"), "nccl": ("libnccl.so.2",)}
-_PACKAGES = {"cudnn": "nvidia-cudnn-cu13", "cublas": "nvidia-cublas", "nccl": "nvidia-nccl-cu13"}
-_BEFORE = {"cudnn": ("cudart", "nvrtc", "cublasLt"), "cublas": ("cublasLt",), "nccl": ("cudart",)}
+_FILES = {
+    "cudnn": ("libcudnn.so.9",), "cublas": ("libcublas.so.13", "libcublas.so.12"),
+    "cublasLt": ("libcublasLt.so.13", "libcublasLt.so.12"), "nccl": ("libnccl.so.2",),
+}  # fmt: skip
+_PACKAGES = {
+    "cudnn": "nvidia-cudnn-cu13", "cublas": "nvidia-cublas", "cublasLt": "nvidia-cublas", "nccl": "nvidia-nccl-cu13",
+}  # fmt: skip
+_BEFORE = {"cudnn": ("cudart", "nvrtc", "cublasLt"), "cublas": ("cublasLt",), "cublasLt": (), "nccl": ("cudart",)}
 """What must be loaded first: some engines of cuDNN look for these and do not know where pip puts them."""
 
 
@@ -43,7 +48,8 @@ def cupy(what: str) -> Any:
 
 
 def library(name: str) -> Any:
-    """NVIDIA's shared library "cudnn", "cublas" or "nccl" as a ctypes.CDLL: from pip's wheels or from the system.
+    """A shared library of NVIDIA ("cudnn", "cublas", "cublasLt", "nccl") as a ctypes.CDLL: from pip's wheels, or the
+    system's.
 
     Raises:
         DeviceError: it cannot be found or loaded; the text holds the pip line.

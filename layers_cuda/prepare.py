@@ -18,6 +18,9 @@ from .slices import joined
 
 RELU = parse("relu(a, 0)")
 
+FUSING = frozenset({"conv", "gemm"})
+"""Kernels that apply a ReLU to what they make."""
+
 CONVOLUTIONS = frozenset({"conv", "conv_grad_x", "conv_grad_w"})
 
 
@@ -56,16 +59,16 @@ def _marked(program: Program) -> Program:
 
 
 def _fused(program: Program) -> Program:
-    """Give every convolution the ReLU behind it, where nobody else sees the value in between.
+    """Give every convolution and product the ReLU behind it, where nobody else sees the value in between.
 
-    cuDNN applies it while the result is still in registers. The call keeps its kernel and gets the attribute
+    cuDNN and cuBLASLt apply it while the result is still in registers. The call keeps its kernel and gets the attribute
     ``relu=True``, which only this device makes and only this device reads. A ReLU's gradient needs its output alone, so
     training profits as well; a net that keeps all its blobs is left as it is.
     """
     readers: Counter[Tensor] = Counter()
     for call in program.calls:
         readers.update(dict.fromkeys((t.root for t in call.reads()), 1))
-    made = {call.writes()[0].root: i for i, call in enumerate(program.calls) if call.op.name == "conv"}
+    made = {call.writes()[0].root: i for i, call in enumerate(program.calls) if call.op.name in FUSING}
     calls: list[Call | None] = list(program.calls)
     for i, call in enumerate(program.calls):
         if call.op.name != "pointwise" or parse(call.attrs["expr"]) != RELU:
@@ -74,9 +77,9 @@ def _fused(program: Program) -> Program:
         at = made.get(given[0].root)
         if len(given) != 1 or at is None or readers[given[0].root] != 1 or not _fits(program, given[0], y):
             continue
-        conv = program.calls[at]
-        result = y.view(conv.writes()[0].shape)
-        calls[at] = Call(conv.op, (*conv.args[:-1], result), {**conv.attrs, "relu": True}, conv.origin)
+        maker = program.calls[at]
+        result = y.view(maker.writes()[0].shape)
+        calls[at] = Call(maker.op, (*maker.args[:-1], result), {**maker.attrs, "relu": True}, maker.origin)
         calls[i] = None
     return program.having(call for call in calls if call is not None)
 

@@ -15,41 +15,13 @@ from typing import Any
 
 import fakecupy
 import numpy as np
+from fakebase import Library, bits_of, memory, quiet, wide_of
+from fakelt import CublasLt
 
 from netrun.cpu.reference import Reference
 from netrun.types import Window
 
 REFERENCE = Reference()
-
-
-def memory(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any) -> Any:
-    """Device memory as an array; strides count elements."""
-    kind = np.dtype(dtype)
-    extent = sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) + 1
-    raw = (ctypes.c_char * (extent * kind.itemsize)).from_address(pointer)
-    flat = np.frombuffer(raw, kind)
-    return np.lib.stride_tricks.as_strided(flat, shape, tuple(s * kind.itemsize for s in strides))
-
-
-class _Function:
-    """A C function: takes argtypes as ctypes' functions do."""
-
-    def __init__(self, body: Callable[..., int]) -> None:
-        self.body, self.argtypes, self.restype = body, None, ctypes.c_int
-
-    def __call__(self, *args: Any) -> int:
-        wanted = self.argtypes
-        assert wanted is None or len(wanted) == len(args), f"{self.body.__name__}: {len(args)} arguments"
-        return self.body(*args)
-
-
-class Library:
-    """Methods of a subclass named like C functions become functions with argtypes."""
-
-    def __init__(self) -> None:
-        for name in dir(type(self)):
-            if name.startswith(("cudnn", "cublas")):
-                setattr(self, name, _Function(getattr(self, name)))
 
 
 # --------------------------------------------------------------------------------------------------------------- cuBLAS
@@ -99,14 +71,14 @@ class Cublas(Library):
 
         def run() -> None:
             wide = np.float64 if compute == 70 else np.float32
-            left = _wide(memory(a, (batch, rows_a, m + k - rows_a), (sa, 1, lda), given), wide)
-            right = _wide(memory(b, (batch, rows_b, n + k - rows_b), (sb, 1, ldb), given), wide)
+            left = wide_of(memory(a, (batch, rows_a, m + k - rows_a), (sa, 1, lda), given), wide)
+            right = wide_of(memory(b, (batch, rows_b, n + k - rows_b), (sb, 1, ldb), given), wide)
             result = memory(c, (batch, m, n), (sc, 1, ldc), kind)
             product = np.matmul(left.swapaxes(1, 2) if opa else left, right.swapaxes(1, 2) if opb else right)
-            found = one * product + (add * _wide(result, wide) if add else 0)
-            result[...] = _bits(found) if kind is np.uint16 else found
+            found = one * product + (add * wide_of(result, wide) if add else 0)
+            result[...] = bits_of(found) if kind is np.uint16 else found
 
-        fakecupy.submit("gemm", _quiet(run))
+        fakecupy.submit("gemm", quiet(run))
         return 0
 
 
@@ -288,49 +260,26 @@ class Cudnn(Library):
         def run() -> None:
             self.executed.append(graph.kind + " bias" * (bias is not None) + " relu" * graph.relu)
             ctypes.memset(given[1003][0], 0xFF, {2: 4096}.get(made["engine"], 100))  # a workspace is the plan's to use
-            a, f, b = (_wide(v, wide) for v in (x, w, y))
+            a, f, b = (wide_of(v, wide) for v in (x, w, y))
             attrs: Any = {"window": graph.window, "groups": groups}
             if graph.kind == "fprop":
                 out = np.empty_like(b)
-                REFERENCE.conv(a, f, None if bias is None else _wide(bias, wide).reshape(-1), out, **attrs)
+                REFERENCE.conv(a, f, None if bias is None else wide_of(bias, wide).reshape(-1), out, **attrs)
             elif graph.kind == "dgrad":
                 out = np.empty_like(a)
                 REFERENCE.conv_grad_x(f, b, out, **attrs)
             else:
                 out = np.empty_like(f)
                 REFERENCE.conv_grad_w(a, b, out, **attrs)
-            out = out + graph.add * _wide(written, wide) if graph.add else out
+            out = out + graph.add * wide_of(written, wide) if graph.add else out
             out = np.maximum(out, 0) if graph.relu else out
-            written[...] = _bits(out) if graph.dtype == "bfloat16" else out
+            written[...] = bits_of(out) if graph.dtype == "bfloat16" else out
 
-        fakecupy.submit("cudnn", _quiet(run))
+        fakecupy.submit("cudnn", quiet(run))
         return 0
-
-
-def _quiet(run: Callable[[], None]) -> Callable[[], None]:
-    """A GPU warns of no overflow."""
-
-    def quiet() -> None:
-        with np.errstate(all="ignore"):
-            run()
-
-    return quiet
-
-
-def _wide(values: Any, wide: Any) -> Any:
-    """Values to compute with; uint16 holds bfloat16, which NumPy does not have."""
-    if values.dtype != np.uint16:
-        return values.astype(wide)
-    return (np.ascontiguousarray(values).astype(np.uint32) << 16).view(np.float32)
-
-
-def _bits(values: Any) -> Any:
-    """float32 as the bits of bfloat16, rounded to nearest even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def libraries(**changed: Any) -> Callable[[str], Any]:
     """What Cuda takes as ``load``: the same stand-in library every time."""
-    made = {"cudnn": Cudnn(), "cublas": Cublas(), **changed}
+    made = {"cudnn": Cudnn(), "cublas": Cublas(), "cublasLt": CublasLt(), **changed}
     return lambda name: made[name]

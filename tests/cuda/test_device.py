@@ -14,6 +14,7 @@ import fakecupy
 import fakelibs
 import numpy as np
 import pytest
+from fakebase import bits_of, wide_of
 from fakelibs import Cublas, Cudnn
 
 from layers_cuda import device as module
@@ -145,14 +146,14 @@ def test_sixteen_bits_round_to_even(storage: str, ctype: str, device: Cuda) -> N
     )
     single = values.astype("float32")
     with np.errstate(over="ignore"):
-        wanted = single.astype("float16").view("uint16") if storage == "float16" else fakelibs._bits(single)
+        wanted = single.astype("float16").view("uint16") if storage == "float16" else bits_of(single)
     x, small, back = (fakecupy.empty(single.shape, t) for t in ("float32", "uint16", "float32"))
     device.write(x, single)
     for name, a, b in (("narrow", x, small), ("widen", small, back)):
         kernel = Kernel("precision", name, (("STORAGE", ctype),))
         device.launcher.step(kernel, 4, 256, [a, b, np.int64(single.size)])()
     np.testing.assert_array_equal(device.read(small), wanted)
-    exact = wanted.view("float16").astype("float32") if storage == "float16" else fakelibs._wide(wanted, "float32")
+    exact = wanted.view("float16").astype("float32") if storage == "float16" else wide_of(wanted, "float32")
     np.testing.assert_array_equal(device.read(back), exact)
 
 

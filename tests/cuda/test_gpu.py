@@ -10,8 +10,10 @@ import pytest
 from cases import KernelCase, compare, run_case
 from cases.kernels import KERNELS
 
+from layers_cuda.blas import Product
 from layers_cuda.conv import Case
 from layers_cuda.plans import CAP
+from layers_cuda.precision import PRECISIONS
 from netrun.config.upgrade import read_solver
 from netrun.cpu.reference import Reference
 from netrun.device import open_device
@@ -58,6 +60,33 @@ def test_products_in_lower_precision(op: str, precision: str, tolerance: float, 
             for got, exact in zip(found[name], arrays, strict=True):
                 scale = float(np.abs(exact).max(initial=1))
                 np.testing.assert_allclose(got, exact, tolerance, tolerance * scale, err_msg=f"{case}: {name}")
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("precision", ["FP32", "TF32", "BF16", "FP16"])
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+def test_a_product_with_its_bias(kind: str, precision: str, relu: bool, gpu: Any) -> None:
+    """cuBLASLt has an algorithm for it, and makes of it what cuBLAS and a kernel make, in a graph as well."""
+    assert gpu.lt is not None, "no cuBLASLt, or NETRUN_CUDA_GEMM=blas"
+    rng = np.random.default_rng(0)
+    shapes = ((96, 200), (72, 200), (72,), (96, 72))
+    values = [rng.standard_normal(s).astype("float32") for s in shapes]
+    arrays = [gpu.array(gpu.allocate(Spec(s, kind).nbytes), 0, Spec(s, kind)) for s in shapes]
+    for array, value in zip(arrays, values, strict=True):
+        gpu.write(array, value)
+    a, b, c, y = arrays
+    step = gpu.lt.step(a, b, c, y, Product(96, 72, 200, False, True), PRECISIONS[precision], relu)
+    assert step is not None, "the heuristics know no algorithm"
+    both = gpu.capture([step])
+    exact = values[0] @ values[1].T + values[2]
+    exact = np.maximum(exact, 0) if relu else exact
+    tolerance = 1e-5 if (kind, precision) == ("float32", "FP32") else 2e-2
+    for _ in range(2):
+        gpu.write(y, np.full(shapes[3], np.nan, "float32"))
+        both()
+        found = gpu.read(y).astype("float32")
+        np.testing.assert_allclose(found, exact, tolerance, tolerance * float(np.abs(exact).max()))
+    assert both.parts[0].graph is not None
 
 
 def test_training_is_captured_and_learns(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ def test_a_write_outside_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_barrier_that_not_all_reach_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    planted(monkeypatch, "  R highest = -infinity();", "  if (!mine) return;\n  R highest = -infinity();")
+    planted(monkeypatch, "  const Softmax of", "  if (!mine) return;\n  const Softmax of")
     with pytest.raises(KernelError, match="had left the kernel"):
         run_case(Device(), row_named("softmax", "rows"), "float32")
 

@@ -120,6 +120,32 @@ def _(device: Any, args: argparse.Namespace) -> None:
         assert float(np.abs(device.read(y) - exact).max()) <= error * 1.01, "the replay differs"
 
 
+@item("cuBLASLt: a product with bias and ReLU at once, and by cuBLAS and kernels")
+def _(device: Any, args: argparse.Namespace) -> None:
+    for rows, columns, depth in ((64, 4096, 9216), (128, 1000, 4096), (64, 500, 800), (6400, 4096, 1024)):
+        for precision in (PRECISIONS["FP32"], PRECISIONS["TF32"], PRECISIONS["BF16"]):
+            a, b, c = new(device, rows, depth), new(device, columns, depth), new(device, columns)
+            y = device.array(device.allocate(4 * rows * columns), 0, Spec((rows, columns)))
+            product = Product(rows, columns, depth, False, True)
+            at_once = device.lt.step(a, b, c, y, product, precision, True)
+            if at_once is None:
+                print(f"  {rows} x {columns} x {depth}, {precision.name}: no algorithm")
+                continue
+            parts = [
+                device.part("pointwise", ((c,), y), "", expr="a"),
+                device.blas.product(a, b, y, product, precision, add=True),
+                device.part("pointwise", ((y,), y), "", expr="relu(a, 0)"),
+            ]
+            found = []
+            for steps in ([at_once], parts):
+                run = device.capture(steps)
+                run()
+                found.append((device.read(y), microseconds(device, run, 50)[1]))
+            differ = float(np.abs(found[0][0] - found[1][0]).max())
+            times = f"{found[0][1]:.1f} us at once, {found[1][1]:.1f} us in three"
+            print(f"  {rows} x {columns} x {depth}, {precision.name}: {times}; they differ by {differ:.1e}")
+
+
 def problem(shape: tuple[int, ...], batch: int, kind: str, dtype: str) -> Problem:
     """A convolution of (channels, size, filters, kernel, stride)."""
     c, h, k, r, s = shape
