@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,9 +41,27 @@ def data_layers(name: str) -> dict[str, schema.LayerParameter]:
     return {schema.Phase.Name(layer.include[0].phase): layer for layer in layers}
 
 
+def named() -> set[str]:
+    """The configs that READMEs and solvers name, with the rows of the tables of imagenet and benchmark."""
+    found = {os.path.normpath(Path(name).parent / solver(name).net) for name in SOLVERS if solver(name).net}
+    for readme in CONFIGS.rglob("README.md"):
+        folder, words = readme.parent.relative_to(CONFIGS), readme.read_text(encoding="utf-8")
+        files = re.findall(r"[\w./]+\.prototxt", words)
+        rows = re.findall(r"^\| (\w+)", words, re.MULTILINE)[1:]
+        if folder.name == "imagenet":  # "each folder holds" the files without one
+            each = [file for file in files if "/" not in file]
+            files = [file for file in files if "/" in file] + [f"{row}/{file}" for row in rows for file in each]
+        if folder.name == "benchmark":
+            files += [f"{row}.prototxt" for row in rows]
+        for file in files:
+            whole = file.startswith("configs/")
+            found.add(file.removeprefix("configs/") if whole else os.path.normpath(folder / file))
+    return found
+
+
 def test_all_are_there() -> None:
-    assert len(SOLVERS) == 21
-    assert len(NETS) == 35
+    """What is named exists, and what exists is named."""
+    assert named() == set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
