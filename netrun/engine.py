@@ -19,13 +19,14 @@ from .config import schema
 from .data.feeder import Feeder
 from .device import Array, Device
 from .errors import NetrunError
-from .forms import Form, check_parameters, part_of, recompiled
+from .forms import Form, check_parameters, recompiled
 from .layers.feeders import DummyFeeder
 from .layers.inputs import MemoryData
+from .lean import Rooms
 from .params import initialise
 from .recipe import Recipe, constant_tops
 from .runner import fit, label_ranges, open_layer
-from .session import SHARED
+from .session import SHARED, Session
 from .types import Shape, Spec, Tensor
 from .varying import open_session
 from .visible import ShapeMismatchError, Visible
@@ -53,7 +54,9 @@ class Engine:
     ) -> None:
         self.recipe, self.device = recipe, device
         self.shared = shared or Visible(device)
+        self.shared.users += shared is not None
         self.own = Visible(device)
+        self._rooms = Rooms(device)
         self.shapes: dict[str, Shape] = dict(shapes)
         """Shapes of inputs that are not those of the prototxt."""
         self.pending: dict[str, Shape] = {}
@@ -98,17 +101,31 @@ class Engine:
         whole = compile_whole(graph, self.both_ways)
         initialise(whole.recording, self.shared, self.recipe.seed)
         first = whole.recording, whole.program
-        kept = {tensor for tensor, _ in whole.weights() if self.own.holds(tensor)}
-        session = open_session(first, recompiled, self.device, self.shared, self.own)
-        form = Form(whole, session, self.both_ways)
-        for tensor, weight in whole.weights():
-            if tensor not in kept:  # what a person put in its place stays
-                form.session.write(tensor, np.full(tensor.shape, weight))
-        return form
+
+        def bind() -> Session:
+            kept = {tensor for tensor, _ in whole.weights() if self.own.holds(tensor)}
+            session = open_session(first, recompiled, self.device, self.shared, self.own)
+            for tensor, weight in whole.weights():
+                if tensor not in kept:  # what a person put in its place stays
+                    session.write(tensor, np.full(tensor.shape, weight))
+            return session
+
+        return Form(whole, bind, (self.shared, self.own), self.both_ways, self._rooms)
+
+    def recall(self, shown: bool = False) -> None:
+        """Everything holds what the last pass made of it.
+
+        Args:
+            shown: somebody gets at the memory by other ways than these, so nothing less will ever do.
+        """
+        if self.now.lean is not None:
+            self.now.lean.fill()
+            self.shared.users += shown
 
     def _turn(self) -> None:
         """Compile backward too. What it needs of a forward pass that ran without it (where the maxima were) is worked
         out once more, in memory of its own, so that nothing that can be seen changes."""
+        self.recall()
         self.both_ways = True
         graph, fed = self.graph, self.now.session.fed
         self._forms.clear()
@@ -151,7 +168,10 @@ class Engine:
         except NetrunError:
             self.shapes = before
             raise
-        old, self.now = self.graph, form
+        old = self.graph
+        if form.lean is not None and self.now.lean is not None:
+            form.lean.follow(self.now.lean)
+        self.now = form
         for name, feeder in list((self.feeders or {}).items()):
             if isinstance(feeder, DummyFeeder) and self.feeders is not None:
                 del self.feeders[name]
@@ -159,6 +179,7 @@ class Engine:
 
     def rebind(self) -> None:
         """Bind again: the memory of parameters is another one now."""
+        self.recall()
         self._forms.clear()
         self.now = self._settle(None)
 
@@ -174,7 +195,7 @@ class Engine:
             asked = self.pending.get(name)
             found = (whole.diff if diff else whole.data)[name]
             if asked is not None:
-                root = self.now.session.owner(found)
+                root = self.now.owner(found)
                 self._away.add(root.name)
                 return Tensor(root.name, Spec(asked, found.dtype), root.kind)
             if not self.now.loose:
@@ -191,10 +212,12 @@ class Engine:
         memory = self.shared if tensor.root.kind in SHARED else self.own
         if self.pending and tensor.name in self._away:
             return memory, memory.array(tensor)
-        return memory, self.now.session.array(tensor)
+        return memory, self.now.array(tensor)
 
     def look(self, tensor: Tensor) -> np.ndarray[Any, Any]:
         """The host array of a tensor, for reading and writing."""
+        if self.now.lean is not None and tensor.name not in self._away:
+            return self.now.lean.look(tensor)
         memory, home = self._home(tensor)
         if isinstance(home, np.ndarray):
             return home
@@ -202,7 +225,10 @@ class Engine:
 
     def put(self, tensor: Tensor, values: Any) -> None:
         """Write a tensor."""
+        if self.now.lean is not None:
+            self.now.lean.looked(tensor)
         memory, home = self._home(tensor)
+        memory.version += 1
         if isinstance(home, np.ndarray):
             self.device.write(home, values)
             return
@@ -211,6 +237,7 @@ class Engine:
 
     def home(self, tensor: Tensor) -> Any:
         """The device's own array."""
+        self.recall(shown=True)
         memory, home = self._home(tensor)
         return home if isinstance(home, np.ndarray) else memory.release(*self._rooted(tensor, home))
 
@@ -218,8 +245,8 @@ class Engine:
         """The tensor that owns the memory, so that all who share it share one host copy."""
         if tensor.name in self._away:
             return tensor, home
-        root = self.now.session.owner(tensor)
-        return root, self.now.session.array(root)
+        root = self.now.owner(tensor)
+        return root, self.now.array(root)
 
     def reshape(self, key: Key, shape: Shape) -> None:
         """Another shape for a blob, until ``settle``; of a parameter, for good, how its values are divided into axes.
@@ -268,7 +295,8 @@ class Engine:
         if form.clocked:
             form.session.write(form.whole.recording.clock, np.int64(self.forwards if clock is None else clock))
         self.forwards += low == 0
-        self._run(form, False, low, high)
+        if form.lean is None or not form.lean.run(low == 0 and high == len(self.graph.nodes) - 1):
+            self._run(form, False, low, high)
         if form.loose:
             for tensor, weight in form.whole.weights():  # perhaps of another shape now
                 seed = form.session.resolve(tensor)
@@ -281,9 +309,7 @@ class Engine:
         self._run(self.now, True, low, high)
 
     def _run(self, form: Form, backward: bool, low: int, high: int) -> None:
-        part = form.parts.get((backward, low, high))
-        if part is None:
-            part = form.parts[backward, low, high] = part_of(form, backward, low, high)
+        part = form.part(backward, low, high)
         shared, own = self.shared, self.own
         if shared.looked or own.looked:
             shared.send()
@@ -300,9 +326,14 @@ class Engine:
         for node in self.graph.nodes[low : high + 1]:
             for value, weight in zip(node.tops, node.loss_weights, strict=True):
                 if weight:
-                    tensor = self.now.session.resolve(self.recording.tensors[value])
-                    total += weight * float(np.sum(self.now.session.read(tensor), dtype=np.float64))
+                    total += weight * float(np.sum(self.value(self.recording.tensors[value]), dtype=np.float64))
         return total
+
+    def value(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """What the last pass made of a tensor that is always kept; whether somebody looks is not asked."""
+        if self.now.lean is not None:
+            return self.now.lean.value(tensor)
+        return self.now.session.read(self.now.session.resolve(tensor))
 
     # ----------------------------------------------------------------------------------------------------------- data
     def open(self) -> dict[str, Feeder]:
@@ -336,7 +367,7 @@ class Engine:
                 continue
             constant = constant_tops(node)
             batches = feeder.next()
-            fit(self.now.session, node, [self.recording.tensors[value] for value in node.tops], batches)
+            fit(self.now.bound, node, [self.recording.tensors[value] for value in node.tops], batches)
             for value, batch in zip(node.tops, batches, strict=True):
                 if value.blob not in given and value.index not in constant:
                     self.put(self.recording.tensors[value], batch)
@@ -361,8 +392,9 @@ class Engine:
 
     def move(self, device: Device) -> None:
         """Go over to another device with all values; nets that share parameters with this one do so no longer."""
+        self.recall()
         self.shared, self.own = self.shared.moved(device), self.own.moved(device)
-        self.device = device
+        self.device, self._rooms = device, Rooms(device)
         self.rebind()
 
     def close(self) -> None:

@@ -4,34 +4,93 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from .compiler.graph import Graph
+from .compiler.passes import elide_copies
 from .compiler.record import Recording
+from .device import Array
+from .lean import Lean, Rooms, may_be_lean
 from .program import Program
-from .session import Session
+from .session import SHARED, Session
 from .types import Tensor
-from .visible import ShapeMismatchError
+from .visible import ShapeMismatchError, Visible
 from .whole import Move, Whole, compile_whole
 
 
 @dataclass(eq=False)
 class Form:
-    """A net compiled and bound for one set of input shapes."""
+    """A net compiled and bound for one set of input shapes.
+
+    Args:
+        whole: what is kept of it.
+        bind: makes the session that keeps everything.
+        memories: of parameters, and of everything else.
+        both_ways: whether backward is compiled.
+        rooms: memory for lean sessions.
+    """
 
     whole: Whole
-    session: Session
+    bind: Callable[[], Session]
+    memories: tuple[Visible, Visible]
     both_ways: bool
+    rooms: Rooms
     parts: dict[tuple[bool, int, int], Callable[[], None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         graph, clock = self.whole.recording.graph, self.whole.recording.clock
-        nodes, calls = graph.nodes, self.session.program.calls
+        device = self.memories[0].device
+        self.lean: Lean | None = None
+        """What runs in place of the session as long as few look: the session is bound when it is needed."""
+        self._alias: dict[Tensor, Tensor] | None = None
+        if may_be_lean(self.whole, device, self.both_ways):
+            self._alias = elide_copies(self.whole.program)[1]
+            self.lean = Lean(self.whole, self.owner, self.array, self.memories, self.rooms, self._again)
+        nodes, calls = graph.nodes, (self.whole.program if self.lean else self.session.program).calls
         self.loose, self.varying = graph.loose, bool(graph.varying)
         self.clocked = self.loose or any(t.root is clock for call in calls for t in call.tensors())
         """Whether anything in the net depends on the number of the pass."""
         self.fed = [(i, n) for i, n in enumerate(nodes) if n.layer.fed and n.layer.type != "Input"]
+
+    @cached_property
+    def session(self) -> Session:
+        """The session that keeps everything."""
+        return self.bind()
+
+    @property
+    def bound(self) -> Session:
+        """A session with the net's inputs: a lean one, if there are."""
+        return self.session if self.lean is None else self.lean.first
+
+    def owner(self, tensor: Tensor) -> Tensor:
+        """The tensor whose memory this one is."""
+        if self._alias is None:
+            return self.session.owner(tensor)
+        target = self._alias.get(tensor.root)
+        return tensor.root if target is None else self.owner(target)
+
+    def array(self, tensor: Tensor) -> Array:
+        """The device's array of what is kept or outlives a run, for which nothing needs to be bound."""
+        if self._alias is None:
+            return self.session.array(tensor)
+        target = self._alias.get(tensor.root)
+        if target is not None:
+            return self.array(target.view(tensor.shape))
+        memory = self.memories[tensor.root.kind not in SHARED]
+        found = memory.array(tensor.root)
+        return found if tensor.shape == tensor.root.shape else memory.device.view(found, tensor.shape)
+
+    def part(self, backward: bool, low: int, high: int) -> Callable[[], None]:
+        """The function that runs the layers ``low`` to ``high``, both included, forward or backward."""
+        key = backward, low, high
+        if key not in self.parts:
+            self.parts[key] = part_of(self, backward, low, high)
+        return self.parts[key]
+
+    def _again(self) -> None:
+        self.part(False, 0, len(self.whole.recording.graph.nodes) - 1)()
 
 
 def part_of(form: Form, backward: bool, low: int, high: int) -> Callable[[], None]:

@@ -150,11 +150,13 @@ class Net:
     @property
     def session(self) -> Session:
         """The compiled program on the device."""
+        self._engine.recall(shown=True)
         return self._engine.now.session
 
     @property
     def memory(self) -> Visible:
         """Where the parameters are; give it to another net as ``shared``."""
+        self._engine.recall(shown=True)
         return self._engine.shared
 
     @property
@@ -195,7 +197,7 @@ class Net:
     def loss(self) -> float:
         """The total loss of the last whole forward: sum over tops of loss weight * sum of the elements."""
         loss = self.recording.loss
-        return float(self.session.read(loss)) if loss is not None else 0.0
+        return float(self._engine.value(loss)) if loss is not None else 0.0
 
     # -------------------------------------------------------------------------------------------------------- running
     def forward(self, start: str | None = None, end: str | None = None, **arrays: Any) -> dict[str, Any]:
@@ -311,16 +313,19 @@ class Net:
         Raises:
             UsageError: there is no such file. WeightsError: it is damaged or does not fit; nothing is changed then.
         """
-        self.memory.send()
-        self.report = load(self.recording, self.memory, os.fspath(weights), options, self._engine.shown)
-        self.memory.renew()
+        self._engine.recall()
+        memory = self._engine.shared
+        memory.send()
+        self.report = load(self.recording, memory, os.fspath(weights), options, self._engine.shown)
+        memory.renew()
         return self.report
 
     def save(self, path: str | os.PathLike[str], *, hdf5: bool = False) -> None:
         """Write the weights as a .caffemodel, or as HDF5 (also if the name ends in .h5), that Caffe reads."""
-        self.memory.send()
-        name, shapes = os.fspath(path), self._engine.shown
-        save_weights(name, self.recording, self.memory, hdf5 or name.endswith(".h5"), shapes=shapes)
+        name, memory = os.fspath(path), self._engine.shared
+        memory.send()
+        shapes = self._engine.shown
+        save_weights(name, self.recording, memory, hdf5 or name.endswith(".h5"), shapes=shapes)
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of the other net, the very same memory, in all layers of the same name.

@@ -35,6 +35,7 @@ class Memory:
         """Grows with every change through this object or a session over it."""
         self._blocks: dict[str, tuple[int, Any]] = {}
         self._arrays: dict[tuple[str, Spec], Array] = {}
+        self._packed: dict[tuple[str, Spec], Array] = {}
 
     def array(self, tensor: Tensor) -> Array:
         """The tensor's array, made and zeroed when first asked for."""
@@ -49,6 +50,14 @@ class Memory:
             if fresh:
                 self.device.write(found, np.zeros(tensor.shape, tensor.dtype))
         return found
+
+    def packed(self, tensor: Tensor) -> Array:
+        """A parameter's copy in a layout of the device's own: one for all frozen sessions that want that layout."""
+        key = tensor.name, tensor.spec
+        if key not in self._packed:
+            block = self.device.allocate(max(size_of(tensor.spec, self.device), 1))
+            self._packed[key] = self.device.array(block, 0, tensor.spec)
+        return self._packed[key]
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether the tensor has its array already, in its shape."""
@@ -65,6 +74,19 @@ class Memory:
         """Set from the host."""
         self.version += 1
         self.device.write(self.array(tensor), values)
+
+
+class Room:
+    """Memory for what lives within a run: one block for several sessions, if only one of them runs at a time."""
+
+    def __init__(self, device: Device) -> None:
+        self.device, self.size, self.block = device, 0, None
+
+    def __call__(self, size: int) -> Any:
+        """A block of at least so many bytes."""
+        if size > self.size:
+            self.block, self.size = self.device.allocate(size), size
+        return self.block
 
 
 SHARED = frozenset({"learned", "statistic", "history"})
@@ -124,6 +146,8 @@ class Session:
         self.program = device.prepare(wanted)
         constant = constant_calls(self.program, SHARED) if frozen else []
         self._constants = {t.root for call in constant for t in call.writes()}
+        copies = [c for c in constant if c.op.name == "copy" and c.reads()[0].root.kind in SHARED]
+        self._packed = {t.root for call in copies for t in call.writes()}
         self.plan: Plan = plan(replace(self.program, keeps=self.program.keeps | self._constants), device)
         self._roots: dict[Tensor, Array] = {}
         starting = [(t, value) for t, value in program.initial.items() if t.name not in self.own]
@@ -165,6 +189,8 @@ class Session:
             return self.shared.array(root)
         if root.kind in PERSISTENT:
             return self.own.array(root)
+        if root in self._packed:
+            return self.shared.packed(root)
         if root in self._constants:
             return self.device.array(self.device.allocate(max(size_of(root.spec, self.device), 1)), 0, root.spec)
         if root in self.plan.offsets:

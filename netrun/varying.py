@@ -20,7 +20,7 @@ from .device import Array, Device, Step
 from .errors import ConfigError, ShapeError
 from .layers.base import Reshaped
 from .program import Program
-from .session import Fed, Memory, Session, Timing
+from .session import Fed, Memory, Room, Session, Timing
 from .types import Shape, Tensor
 
 Compiled = tuple[Recording, Program]
@@ -56,18 +56,6 @@ def open_session(
     return Varying(first, again, device, shared or Memory(device), own or Memory(device), frozen)
 
 
-class _Room:
-    """Memory for what lives within a run: one block for all sets of shapes, since only one of them runs at a time."""
-
-    def __init__(self, device: Device) -> None:
-        self.device, self.size, self.block = device, 0, None
-
-    def __call__(self, size: int) -> Any:
-        if size > self.size:
-            self.block, self.size = self.device.allocate(size), size
-        return self.block
-
-
 @dataclass(eq=False)
 class _Variant:
     """What is there for one set of shapes."""
@@ -99,7 +87,7 @@ class Varying(Session):
         self._frozen = frozen and not self._places
         self._fed: Fed = ()
         self._shapes: Shapes = (None,) * len(self._places)
-        self._arena, self._scratch = _Room(device), _Room(device)
+        self._arena, self._scratch = Room(device), Room(device)
         self._now = self._open(*first)
         self._known: OrderedDict[tuple[Fed, Shapes], _Variant] = OrderedDict({(self._fed, self._shapes): self._now})
         self._show()

@@ -69,6 +69,9 @@ class Visible(Memory):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
+        self.users = 1
+        """Nets and others that know this memory: what one alone knows changes through it alone."""
+        self._windows: dict[str, tuple[Tensor, list[np.ndarray[Any, Any]]]] = {}
         self._copies: dict[tuple[str, Spec], _Copy] = {}
 
     @property
@@ -85,6 +88,22 @@ class Visible(Memory):
         if copy is None or copy.home is not home:
             copy = self._copies[key] = _Copy(self.device, home, tensor.spec)
         return copy.open()
+
+    def window(self, tensor: Tensor, home: Array) -> np.ndarray[Any, Any]:
+        """The host array ``home`` of a tensor that owns it, in a form that tells whether somebody holds on to it."""
+        found = self._windows.get(tensor.name)
+        if found is None or found[0] is not tensor or found[1][0].shape != home.shape:
+            # a view of a view is a view of the first array that is not NumPy's own: of this one, not of the memory
+            found = self._windows[tensor.name] = tensor, [np.asarray(memoryview(home))]
+        return found[1][0]
+
+    def holding(self) -> set[Tensor]:
+        """The tensors whose windows somebody holds; the others' are closed."""
+        closed = [name for name, (_, window) in self._windows.items() if sys.getrefcount(window[0]) <= 2]
+        for name in closed:
+            del self._windows[name]
+        self.version += bool(closed)
+        return {tensor for tensor, _ in self._windows.values()}
 
     def moved(self, device: Device) -> Visible:
         """The same values on another device."""
@@ -123,6 +142,7 @@ class Visible(Memory):
     def adopt(self, tensor: Tensor, other: Visible, theirs: Tensor) -> None:
         """From now on ``tensor`` is the memory that ``theirs`` has in ``other``. Sessions bound before do not know."""
         array = other.array(theirs)
+        self.users, other.users = self.users + 1, other.users + 1
         for key in [k for k in self._arrays if k[0] == tensor.name]:
             del self._arrays[key]
         self._blocks[tensor.name] = other._blocks[theirs.name]

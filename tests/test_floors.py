@@ -23,9 +23,10 @@ FLOORS = [  # from the ground up; a module belongs to the longest prefix that fi
     ["netrun.compiler"],
     ["netrun.session", "netrun.shortage", "netrun.loss_scale", "netrun.params", "netrun.runner", "netrun.training",
      "netrun.snapshot", "netrun.debug", "netrun.varying", "netrun.whole", "netrun.visible", "netrun.names",
-     "netrun.forms", "netrun.engine", "netrun.predict", "netrun.solver", "netrun.solver_nets", "netrun.net",
-     "netrun.net_solver", "netrun.netspec", "netrun.deploy", "netrun.decode", "netrun.draw", "netrun.draw_layout",
-     "netrun.draw_png", "netrun.images", "netrun.recipe", "netrun.sparse", "netrun.gradcheck", "netrun"],
+     "netrun.forms", "netrun.lean", "netrun.engine", "netrun.predict", "netrun.solver", "netrun.solver_nets",
+     "netrun.net", "netrun.net_solver", "netrun.netspec", "netrun.deploy", "netrun.decode", "netrun.draw",
+     "netrun.draw_layout", "netrun.draw_png", "netrun.images", "netrun.recipe", "netrun.sparse", "netrun.gradcheck",
+     "netrun"],
     ["netrun.pycaffe"],
     ["netrun.cli", "netrun.__main__"],
 ]  # fmt: skip

@@ -37,7 +37,7 @@ def bare(device: str) -> Callable[[], object]:
     opened = open_device(device)
     memory = Memory(opened)
     initialise(recording, memory, 0)
-    session = Session(forward_program(recording), opened, memory)
+    session = Session(forward_program(recording), opened, memory, frozen=True)
     session.feed({"data": np.ones(SHAPE, np.float32)})
 
     def run() -> None:
