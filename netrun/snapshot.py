@@ -18,6 +18,7 @@ from .compiler.sharing import Parameter
 from .compiler.splits import written_out
 from .config import schema
 from .config.hdf5 import require
+from .config.paths import check_name
 from .config.stored import State
 from .config.weights import exceeds_limit, read_state, read_weights, write_state, write_weights
 from .errors import UsageError, WeightsError
@@ -35,9 +36,13 @@ def prefix_of(solver: schema.SolverParameter, solver_file: str) -> str:
 
     The solver's ``snapshot_prefix``; where that is a folder, the solver file's stem inside it; without one, the solver
     file's path without its ending.
+
+    Raises:
+        ConfigError: no file can have that name.
     """
     stem = Path(solver_file).with_suffix("") if solver_file else Path("netrun")
     prefix = solver.snapshot_prefix
+    check_name(prefix)
     if not prefix:
         return str(stem)
     return os.path.join(prefix, stem.name) if os.path.isdir(prefix) else prefix

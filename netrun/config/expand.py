@@ -21,6 +21,7 @@ from .filler import A_PASSAGE, Filler
 from .formula import Formula
 from .lexer import END, NAME, NUMBER, STRING, Tokens, closed, shown
 from .load import load
+from .paths import check_name
 from .scope import (
     BROKEN,
     HINT,
@@ -209,11 +210,12 @@ class Expander(Filler):
         page, at = frame.page, frame.page.starts[i]
         name, after = self.value(frame, i + 1, names)
         path = os.path.join(page.folder, text_of(name, at))
-        real = os.path.realpath(path)
-        if real in frame.files:
-            raise FormulaError(f"{path} includes itself: it would never end", at)
-        self._deeper(frame, i)
         try:
+            check_name(path)
+            real = os.path.realpath(path)
+            if real in frame.files:
+                raise FormulaError(f"{path} includes itself: it would never end", at)
+            self._deeper(frame, i)
             script = Script(path, load(path))
         except (UsageError, ConfigError) as error:
             self.blind = True

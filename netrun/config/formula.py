@@ -176,7 +176,8 @@ class Formula:
             follows = self.text[self.at : min(self.at + 1, self.limit)]
             if follows.isalnum() or follows == "_":
                 raise FormulaError(f"{shown(text + follows)}: a number ends before a name begins", at)
-            number: Value = check(int(text) if text.isdigit() else float(text), at)
+            # a hundred digits are too many for any field, and thousands for int()
+            number: Value = check(int(text.lstrip("0")[:100] or "0") if text.isdigit() else float(text), at)
             return lambda scope: number
         if kind == 2 and text not in RESERVED[2:]:
             self.at = at + len(text)

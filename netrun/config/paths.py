@@ -16,9 +16,18 @@ def resolve(name: str, folder: str) -> str:
     Raises:
         ConfigError: no file can have that name.
     """
-    if "\0" in name:
-        raise ConfigError(f"{name!r} is no name of a file: it holds a zero byte")
+    check_name(name)
     if not name or os.path.isabs(name) or os.path.exists(name):
         return name
     beside = os.path.join(folder, name)
     return beside if folder and os.path.exists(beside) else name
+
+
+def check_name(name: str) -> None:
+    """Refuse what no file can be called.
+
+    Raises:
+        ConfigError: it holds a zero byte.
+    """
+    if "\0" in name:
+        raise ConfigError(f"{name!r} is no name of a file: it holds a zero byte")

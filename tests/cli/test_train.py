@@ -288,6 +288,7 @@ def test_deterministic_says_what_it_holds_for(run: Any) -> None:
         ("snapshot=-3", "snapshot must be at least 0, got -3"),
         ("test_interval=-1", "test_interval must be at least 0, got -1"),
         ("base_lr=nan", "base_lr must be a finite number, got nan"),
+        ("snapshot_prefix='a\\000b'", "is no name of a file: it holds a zero byte"),
         ("snapshot_prefix=/proc/x", 'snapshot_prefix "/proc/x": the folder /proc cannot be written to'),
     ],
 )

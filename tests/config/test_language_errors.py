@@ -46,6 +46,8 @@ def problems(content: str) -> list[str]:
         ("let a: n-1", "1:8: n-1 is no value; a value that is computed stands in $(...)"),
         ("let a: (1 + 2)", "1:8: a value is wanted here, got (; a value that is computed stands in $(...)"),
         ("let a: 3n", "1:8: 3n is no number"),
+        (f"input_dim: $({'9' * 5000})", "1:14: the number here is too large for any field"),
+        ("include 'x\\0y'", "1:1: 'x\\x00y' is no name of a file"),
         ("let n: 1 input_dim: $n-1", "1:21: $n-1 is no value; a value that is computed stands in $(...)"),
         ("let a: [1, [2]]", "1:8: a list holds plain values, not lists"),
         ("let a: [1 2]", "1:11: a comma or ] is wanted in the list, got 2"),
