@@ -311,7 +311,7 @@ class _Scale:
                 made.append(((*live[beam][0], token), total))
                 parents.append(beam)
         search.done = self._sorted(search.done)[:count]
-        search.live = made
+        search.live = made or live
         if written >= self.max_length or not made:
             cut = [Hypothesis(t[len(prompt) :], self.score(log, written), False) for t, log in made]
             search.done = self._sorted([*search.done, *cut]) if self.beam > 1 else search.done or cut

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.numpy_files import read_npy
 from ..data.stats import read_mean
 from ..deploy import load
 from ..errors import UsageError
@@ -88,12 +89,7 @@ def _set_mean(net: Net, text: str) -> None:
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        try:
-            array = np.load(text) if text.endswith(".npy") else read_mean(text)
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"--mean {text}: it cannot be read ({getattr(error, 'strerror', None) or error})"
-            ) from None
+        array = read_npy(text) if text.endswith(".npy") else read_mean(text)
     else:
         array = np.array(numbers, np.float32)
     net.predictor.set_mean(array)

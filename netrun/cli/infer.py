@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from ..config import schema
+from ..data.numpy_files import read_npz
 from ..data.sequence_files import LINE_END, vocabulary
 from ..decode import Decoder, Hypothesis
 from ..errors import DataError, UsageError, nearest
@@ -161,16 +163,14 @@ class Feeds:
             yield self._fed(lines, first)
 
     def _lines(self) -> Iterator[str]:
-        if self._args.input == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin)
-            return
+        name = self._args.input
         try:
-            with open(self._args.input, encoding="utf-8") as file:
+            with nullcontext(sys.stdin) if name == "-" else open(name, encoding="utf-8") as file:
                 yield from (line.rstrip("\r\n") for line in file)
         except OSError as error:
-            raise DataError(f"{self._args.input} cannot be read: {error.strerror}") from None
+            raise DataError(f"{name} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise DataError(f"{self._args.input} is no text in UTF-8") from None
+            raise DataError(f"{'stdin' if name == '-' else name} is no text in UTF-8") from None
 
     def _fed(self, lines: list[list[int]], first: int) -> tuple[dict[str, Any], list[list[int]] | None]:
         decoder = self._decoder
@@ -192,11 +192,7 @@ class Feeds:
 
     def _rows(self, size: int) -> Iterator[tuple[dict[str, Any], None]]:
         path, decoder = self._args.input, self._decoder
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays: Mapping[str, Any] = {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read: {error}") from None
+        arrays = read_npz(path)
         for name in decoder.others:
             if name not in arrays:
                 listed = ", ".join(arrays) or "nothing"
@@ -204,8 +200,11 @@ class Feeds:
                     f'{path} has no array "{name}" for the input of that name', None, [f"it holds {listed}"]
                 )
         arrays = {name: arrays[name] for name in decoder.others}
+        single = next((name for name, value in arrays.items() if not value.ndim), None)
+        if single:
+            raise DataError(f'{path}: the array "{single}" is a single number, and has no sequences')
         axes = {name: 1 if decoder.time_major and value.ndim > 1 else 0 for name, value in arrays.items()}
-        counts = {name: value.shape[axes[name]] for name, value in arrays.items() if value.ndim}
+        counts = {name: value.shape[axes[name]] for name, value in arrays.items()}
         if not counts:
             raise UsageError(f"{path}: the net has no inputs besides the tokens; prompts are given as a text")
         for begin in range(0, max(counts.values()), size):

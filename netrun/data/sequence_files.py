@@ -18,6 +18,7 @@ from ..config import schema
 from ..config.paths import resolve
 from ..errors import DataError, missing_extra
 from .feeder import Floats
+from .numpy_files import read_npz
 
 Array = npt.NDArray[Any]
 LINE_END = "\n"
@@ -57,7 +58,7 @@ def read_streams(p: schema.SequenceDataParameter, folder: str) -> dict[str, Stre
         return _text(p, path, folder)
     if kind == formats.CTF:
         return read_ctf(path)
-    return _arrays(path, _npz(path) if kind == formats.NUMPY else _hdf5(path))
+    return _arrays(path, read_npz(path) if kind == formats.NUMPY else _hdf5(path))
 
 
 # ----------------------------------------------------------------------------------------------------------------- text
@@ -180,14 +181,6 @@ def _sample(values: Sequence[str], where: str) -> tuple[list[float], bool]:
 
 
 # --------------------------------------------------------------------------------------------------------------- arrays
-def _npz(path: str) -> dict[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is no readable .npz file ({error})") from None
-
-
 def _hdf5(path: str) -> dict[str, Array]:
     try:
         import h5py

@@ -104,13 +104,15 @@ def test_the_precision_of_the_flag_or_of_the_net(run: Run, images: list[str], fo
 def test_classify_refuses(run: Run, images: list[str], folder: Path) -> None:
     flags = ("--model", "c.prototxt", "--weights", "c.caffemodel", "--device", "cpu")
     (folder / "two.txt").write_text("a\nb\n")
+    (folder / "cut.npy").write_bytes(b"")
     for argv, text, code in (
         (("classify", "red.png", "--weights", "c.caffemodel"), "no net is given", 2),
         (("classify", "red.png", "--model", "c.prototxt"), "no weights", 2),
         (("classify", "gone.png", *flags), "gone.png", 3),
         (("classify", "red.png", *flags, "--labels", "two.txt"), "2 lines", 2),
         (("classify", "red.png", *flags, "--labels", "gone.txt"), "gone.txt", 2),
-        (("classify", "red.png", *flags, "--mean", "gone.npy"), "gone.npy", 2),
+        (("classify", "red.png", *flags, "--mean", "gone.npy"), "gone.npy cannot be read", 3),
+        (("classify", "red.png", *flags, "--mean", "cut.npy"), "cut.npy is no readable .npy file", 3),
     ):
         result = run(*argv)
         assert result.code == code, result.err

@@ -111,6 +111,11 @@ REFUSED = [
     (["--input", "absent.txt"], 3, ["absent.txt cannot be read"]),
     (["--input", "absent.npz"], 3, ["absent.npz cannot be read"]),
     (["--input", "bad.npz"], 3, ["bad.npz"]),
+    (["--input", "cut.npz"], 3, ["cut.npz is no readable .npz file"]),
+    (["--input", "empty.npz"], 3, ["empty.npz is no readable .npz file"]),
+    (["--input", "one.npz"], 3, ["one.npz is no readable .npz file (it holds a single array)"]),
+    (["--input", "single.npz"], 3, ['the array "length" is a single number']),
+    (["--input", "latin.txt"], 3, ["latin.txt is no text in UTF-8"]),
     (["--input", "other.npz"], 3, ['no array "source"', "it holds x"]),
     (["--input", "unknown.txt"], 3, ["line 2", '"dog"', "tokens.txt"]),
     (["--input", "long.txt"], 3, ["line 1 has 5 tokens", '"source" takes 4']),
@@ -128,6 +133,12 @@ def test_refused(run: Run, flags: list[str], code: int, words: list[str]) -> Non
     Path("long.txt").write_text("the the the the the\n")
     Path("bad.npz").write_text("no arrays")
     np.savez("other.npz", x=np.ones(2))
+    np.savez("single.npz", source=np.ones((2, 4)), length=np.float32(4))
+    Path("cut.npz").write_bytes(Path("other.npz").read_bytes()[:150])
+    Path("empty.npz").write_bytes(b"")
+    with open("one.npz", "wb") as file:
+        np.save(file, np.ones(2))
+    Path("latin.txt").write_bytes(b"the c\xe4t\n")
     base = [*FLAGS, "--input", "lines.txt"]
     result = run(*base, *flags)
     assert result.code == code, result.err
@@ -135,3 +146,9 @@ def test_refused(run: Run, flags: list[str], code: int, words: list[str]) -> Non
         assert word in result.err, result.err
     assert "Traceback" not in result.err
     assert not result.out
+
+
+def test_stdin_that_is_no_text_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the c\xe4t\n"), encoding="utf-8"))
+    found = run(*FLAGS)
+    assert (found.code, found.err.splitlines()[-1]) == (3, "stdin is no text in UTF-8")

@@ -217,7 +217,7 @@ def test_wrong_parameters(body: str, top: str, message: str) -> None:
     ("body", "top", "message"),
     [
         ('source: "none.txt" batch_size: 2', "data", "none.txt cannot be read: No such file"),
-        ('source: "none.npz" batch_size: 2', "x", "no readable .npz file"),
+        ('source: "none.npz" batch_size: 2', "x", "none.npz cannot be read: No such file"),
         ('source: "s.npz" batch_size: 2', "y", 'the source has no "y"; there are cont, kind, length, wide, x'),
         ('source: "s.npz" batch_size: 2', "kind", "the tops name no stream with steps"),
         ('source: "s.npz" batch_tokens: 6', "x", "8 steps .rounded up. does not fit into 6"),
