@@ -3,7 +3,7 @@
 A tensor in this layout is a tensor of another shape: N S C instead of N C S. So kernels that work on any axes
 (pointwise, reduce, normalize, concat, slice) only get other axes; convolutions, pooling and lrn are told by the
 attribute ``last``, which only this device makes and reads. At the border of a region stands a ``transpose``. What is
-fed, kept or carried over stays plain.
+fed, kept (but for ``Program.visible``) or carried over stays plain.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from itertools import pairwise
 from typing import Any
 
 from netrun.kernels import CHANGES, OPS
-from netrun.program import Call, Program
+from netrun.program import Call, Home, Program
+from netrun.storage import for_whom
 from netrun.types import PERSISTENT, Shape, Tensor
 
 CONVOLUTIONS = {"conv": ("x", "w", "y"), "conv_grad_x": ("dx", "w", "dy"), "conv_grad_w": ("x", "dw", "dy")}
@@ -60,7 +61,8 @@ def channels_last(program: Program, takes: Callable[[Call], bool]) -> Program:
 class _Layouts:
     def __init__(self, program: Program, takes: Callable[[Call], bool]) -> None:
         self.program = program
-        self._fixed = {t for t in program.tensors() if t in program.keeps or t.kind in PERSISTENT}
+        plain = program.keeps - program.visible
+        self._fixed = {t for t in program.tensors() if t in plain or t.kind in PERSISTENT}
         self._parent: dict[Tensor, Tensor] = {}
         self._groups = [_activations(call) for call in program.calls]
         for group in self._groups:
@@ -105,7 +107,8 @@ class _Layouts:
                 written = {t.root for t in call.writes()}
                 for key in [k for k in self._versions if k[0] in written]:
                     del self._versions[key]
-        return self.program.having(self._calls)
+        homes = {t: Home(made, _back(len(t.shape))) for t, made in self._native.items()}
+        return self.program.having(self._calls).housed(homes)
 
     def _as_known(self, call: Call) -> Call:
         """The call on plain tensors."""
@@ -201,7 +204,7 @@ class _Layouts:
     def _version(self, root: Tensor, source: Tensor, axes: Shape, shape: Shape) -> Tensor:
         if root.shape[1] == 1 or math.prod(root.shape[2:]) == 1:
             return source.view(shape)  # the same bytes
-        key = root, source is root, self._origin[-1:] if root.kind in PERSISTENT else ""
+        key = root, source is root, for_whom(self.program, root, self._origin)
         if key not in self._versions:
             made = Tensor(root.name, replace(root.spec, shape=shape), "buffer")
             self._calls.append(Call(OPS["transpose"], (source, made), {"axes": axes}, self._origin))

@@ -14,7 +14,6 @@ def report(solver: Solver) -> None:
     """Log the last pass of the training net (compiled with everything kept)."""
     training, session = solver.training, solver.runners[0].session
     recording = training.recording
-    scale = 1.0 if training.scale is None else float(session.read(training.scale))
 
     def mean(array: Any) -> float:
         return float(np.abs(array).mean()) if array.size else 0.0
@@ -30,25 +29,25 @@ def report(solver: Solver) -> None:
         for value in node.bottoms:
             gradient = training.gradients.get(recording.tensors[value])
             if gradient is not None:
-                amount = mean(session.read(gradient)) / scale
+                amount = mean(session.read(gradient))
                 solver.log(
                     f"    [Backward] Layer {node.name}, bottom blob {value.blob} diff: {amount:g}", "net.cpp:621"
                 )
         for i, parameter in enumerate(node.parameters):
             gradient = training.gradients.get(recording.parameters[parameter.owner or parameter])
             if gradient is not None:
-                amount = mean(session.read(gradient)) / scale
+                amount = mean(session.read(gradient))
                 solver.log(f"    [Backward] Layer {node.name}, param blob {i} diff: {amount:g}", "net.cpp:632")
-    _norms(solver, scale)
+    _norms(solver)
 
 
-def _norms(solver: Solver, scale: float) -> None:
+def _norms(solver: Solver) -> None:
     training, session = solver.training, solver.runners[0].session
     sums = np.zeros(4)
     for tensor in training.recording.parameters.values():
         data = solver.memory.read(tensor).astype(np.float64)
         gradient = training.gradients.get(tensor)
-        diff = session.read(gradient).astype(np.float64) / scale if gradient is not None else np.zeros(1)
+        diff = session.read(gradient).astype(np.float64) if gradient is not None else np.zeros(1)
         sums += [np.abs(data).sum(), np.abs(diff).sum(), (data**2).sum(), (diff**2).sum()]
     first, second = f"({sums[0]:g}, {sums[1]:g})", f"({sums[2] ** 0.5:g}, {sums[3] ** 0.5:g})"
     text = f"    [Backward] All net params (data, diff): L1 norm = {first}; L2 norm = {second}"

@@ -20,6 +20,7 @@ from .data.feeder import Feeder
 from .device import Array, Device
 from .errors import NetrunError
 from .forms import Form, check_parameters, recompiled
+from .homes import Seen, read, write
 from .layers.feeders import DummyFeeder
 from .layers.inputs import MemoryData
 from .lean import Rooms
@@ -27,7 +28,7 @@ from .params import initialise
 from .recipe import Recipe, constant_tops
 from .runner import fit, label_ranges, open_layer
 from .session import SHARED, Session
-from .types import Shape, Spec, Tensor
+from .types import PERSISTENT, Shape, Spec, Tensor
 from .varying import open_session
 from .visible import ShapeMismatchError, Visible
 from .whole import compile_whole
@@ -127,9 +128,11 @@ class Engine:
         out once more, in memory of its own, so that nothing that can be seen changes."""
         self.recall()
         self.both_ways = True
-        graph, fed = self.graph, self.now.session.fed
+        graph, fed, before = self.graph, self.now.session.fed, self.now
         self._forms.clear()
         self.now = self._settle(graph)
+        for name, tensor in before.whole.data.items():
+            self._carry(self.now.whole.data[name], before.array(tensor))
         whole = self.now.whole
         aside = Visible(self.device)
         again = open_session((whole.recording, whole.program), recompiled, self.device, self.shared, aside)
@@ -146,6 +149,12 @@ class Engine:
         for tensor in whole.program.keeps - seen:
             if tensor.name in aside and tensor.kind == "buffer":
                 self.now.session.write(tensor, again.read(tensor))
+
+    def _carry(self, tensor: Tensor, before: Array) -> None:
+        """Bring over what lay somewhere else, where either place has a form that is the device's own."""
+        now = self.now.array(tensor)
+        if now is not before and (isinstance(now, Seen) or isinstance(before, Seen)):
+            write(self.device, now, read(self.device, before))
 
     def settle(self) -> None:
         """Go over to the shapes that were asked for with ``reshape``.
@@ -393,9 +402,24 @@ class Engine:
     def move(self, device: Device) -> None:
         """Go over to another device with all values; nets that share parameters with this one do so no longer."""
         self.recall()
+        self.own.send()
+        values = [(diff, name, read(self.device, self.now.array(tensor))) for diff, name, tensor in self._passing()]
         self.shared, self.own = self.shared.moved(device), self.own.moved(device)
         self.device, self._rooms = device, Rooms(device)
         self.rebind()
+        for diff, name, value in values:  # they may lie in a form that was, or is now, the device's own
+            write(device, self.now.array(self._blobs(diff)[name]), value)
+
+    def _blobs(self, diff: bool) -> dict[str, Tensor]:
+        """What the names of blobs stand for now."""
+        return self.now.whole.diff if diff else self.now.whole.data
+
+    def _passing(self) -> list[tuple[bool, str, Tensor]]:
+        """What every pass makes anew, of all that people see: whether a gradient, the blob's name, its tensor."""
+        found = [(diff, name, t) for diff in (False, True) for name, t in self._blobs(diff).items()]
+        lean = self.now.lean is not None  # then not everything has memory
+        there = [row for row in found if not lean or self.own.holds(self.now.owner(row[2]))]
+        return [row for row in there if row[2].root.kind not in PERSISTENT]
 
     def close(self) -> None:
         """Stop the threads of data layers, finish the files that layers write."""

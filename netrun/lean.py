@@ -39,7 +39,7 @@ class _Pass(Session):
     """The session of one lean program."""
 
     def __init__(self, whole: Whole, keeps: frozenset[Tensor], shared: Memory, rooms: Rooms) -> None:
-        program = replace(whole.program, keeps=keeps, apart=frozenset())
+        program = replace(whole.program, keeps=keeps, apart=frozenset(), visible=frozenset())
         super().__init__(
             program, shared.device, shared, rooms.own, arena=rooms.arena, scratch=rooms.scratch, frozen=True
         )

@@ -18,6 +18,9 @@ from .types import Spec, Tensor
 FIRST = 65536.0
 """What the loss is multiplied by at first."""
 
+UNWATCHED = 1024.0
+"""What it is multiplied by in a net that no solver trains: nobody halves it there."""
+
 LARGEST = 2.0**24
 PATIENCE = 2000
 """Iterations without an overflow after which the factor is doubled."""
@@ -47,13 +50,21 @@ class LossScale:
     since: Tensor
     factor: Tensor
     finite: Tensor
+    divided: bool = False
+    """Whether gradients have been divided by the factor before the update sees them."""
+
+    @classmethod
+    def outside(cls, recorder: Recorder) -> LossScale:
+        """The factor of a net that divides by it, and is told it before every pass."""
+        excess, since = states()
+        return cls(excess, since, excess, recorder.new("(solver).finite", Spec(()), "buffer"), divided=True)
 
     @classmethod
     def of(cls, recording: Recording) -> LossScale:
         """The factor of a recorded net, whose states it joins; its value is recorded as the next call."""
         recorder = recording.recorder
         recorder.origin = "(loss)"
-        excess, since = (Tensor(f"(solver).{name}", Spec(()), "state") for name in ("loss scale", "scale since"))
+        excess, since = states()
         recording.states.update({t.name: t for t in (excess, since)})
         factor, finite = (recorder.new(f"(solver).{name}", Spec(()), "buffer") for name in ("factor", "finite"))
         recorder.pointwise([excess], factor, expr=f"a + {FIRST!r}")
@@ -70,9 +81,12 @@ class LossScale:
         return found
 
     def begin(self, recorder: Recorder) -> None:
-        """In a program of its own (iter_size above 1) the factor has to be read again."""
+        """In a program of its own (iter_size above 1, or outside) the factor has to be found again."""
         self.factor = recorder.new("(solver).factor", Spec(()), "buffer")
-        recorder.pointwise([self.excess], self.factor, expr=f"a + {FIRST!r}")
+        if self.divided:
+            recorder.fill(self.factor, value=1.0)
+        else:
+            recorder.pointwise([self.excess], self.factor, expr=f"a + {FIRST!r}")
 
     def look(self, recorder: Recorder, gradients: Sequence[Tensor]) -> None:
         """Record whether all gradients are finite."""
@@ -98,4 +112,10 @@ class LossScale:
         recorder.update([self.finite], [self.excess, self.since], rule=_ADAPT)
 
 
-__all__ = ["FIRST", "PATIENCE", "LossScale"]
+def states() -> tuple[Tensor, Tensor]:
+    """``excess`` and ``since``."""
+    excess, since = (Tensor(f"(solver).{name}", Spec(()), "state") for name in ("loss scale", "scale since"))
+    return excess, since
+
+
+__all__ = ["FIRST", "PATIENCE", "UNWATCHED", "LossScale"]

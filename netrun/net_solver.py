@@ -17,6 +17,7 @@ from . import debug, snapshot
 from .compiler.sharing import Parameter
 from .config.paths import resolve
 from .expression import Rule, rule
+from .loss_scale import FIRST, LossScale
 from .net import Net
 from .program import Call, Program, Recorder
 from .runner import Output, Runner
@@ -44,6 +45,10 @@ class _Pass:
     def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
         """A host copy."""
         return self.net.session.read(tensor)
+
+    def write(self, tensor: Tensor, values: Any) -> None:
+        """Set a persistent tensor."""
+        self.net.session.write(tensor, values)
 
 
 class NetRunner(Runner):
@@ -162,6 +167,9 @@ class NetSolver(Solver):
             for p, total in whole.accumulators.items()
             if p.trained and (p.lr_mult != 0 or self.net.graph.force_backward)
         }
+        if whole.scale is not None:
+            scaling = result.scaling = LossScale.outside(recorder)
+            whole.recording.states.update({t.name: t for t in (scaling.excess, scaling.since)})
         if self.message.snapshot_diff:
             result.saved = {whole.recording.parameters[p]: total for p, total in trained.items()}
         record_update(recorder, trained, result, self.message)
@@ -169,12 +177,20 @@ class NetSolver(Solver):
         result.update = Program(tuple(_telling(call, totals) for call in recorder.calls))
         return result
 
+    def _tell_scale(self) -> None:
+        """In float16: the net multiplies its loss by what the last update left of the factor."""
+        scale, scaling = self.net._engine.now.whole.scale, self.training.scaling
+        if scale is not None and scaling is not None:
+            factor = FIRST + float(self._update_session.read(scaling.excess))
+            self.net.session.write(scale, np.float32(factor))
+
     # -------------------------------------------------------------------------------------------------------- running
     def _iterate(self) -> Callable[[], float]:
         m, net = self.message, self.net
         for callback in self.before_step:
             callback()
         net.clear_param_diffs()
+        self._tell_scale()
         total = 0.0
         for _ in range(m.iter_size):
             net.run_forward()
@@ -254,7 +270,8 @@ def _telling(call: Call, totals: set[Tensor]) -> Call:
         return call
     old: Rule = call.attrs["rule"]
     lines, gradient = told(old), old.inputs[0]
-    body = rule(old.inputs[1:], [*old.variables, gradient], "; ".join([*lines, f"{gradient} = moved"]))
+    left = "where(finite, moved, 0)" if "finite" in old.inputs else "moved"
+    body = rule(old.inputs[1:], [*old.variables, gradient], "; ".join([*lines, f"{gradient} = {left}"]))
     return replace(call, args=(xs[1:], (*vs, xs[0])), attrs={**call.attrs, "rule": body})
 
 

@@ -77,13 +77,26 @@ def _map(arg: Arg, change: Callable[[Tensor], Tensor]) -> Arg:
 
 
 @dataclass(frozen=True)
+class Home:
+    """Where a device has a kept tensor: in ``tensor``, of another element type, or of another order of axes.
+
+    ``axes``: its axes in the order of those of the kept tensor; none where the order is the same.
+    """
+
+    tensor: Tensor
+    axes: Shape = ()
+
+
+@dataclass(frozen=True)
 class Program:
     """Calls in order.
 
     ``feeds``: what the host writes before a run, by blob name. ``keeps``: what may be read after it; the memory of
     everything else is the planner's to reuse. ``initial``: values that persistent tensors start with; others are zero.
     ``apart``: kept tensors that have memory of their own, even where they are copies of others. ``numerics``: what the
-    device that prepares it may compute and store in.
+    device that prepares it may compute and store in. ``visible``: kept tensors that somebody may read and write
+    between the calls of one layer and those of the next, which may run alone; a device may have them in a form of its
+    own, and then says in ``homes`` where. ``scales``: those that hold a multiple of what is seen, and the number.
     """
 
     calls: tuple[Call, ...]
@@ -92,6 +105,9 @@ class Program:
     initial: Mapping[Tensor, Any] = field(default_factory=dict)
     apart: frozenset[Tensor] = frozenset()
     numerics: Numerics = STRICT
+    visible: frozenset[Tensor] = frozenset()
+    homes: Mapping[Tensor, Home] = field(default_factory=dict)
+    scales: Mapping[Tensor, Tensor] = field(default_factory=dict)
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that owns memory, in order of first use."""
@@ -106,6 +122,15 @@ class Program:
     def having(self, calls: Iterable[Call]) -> Program:
         """The same program with other calls."""
         return replace(self, calls=tuple(calls))
+
+    def housed(self, homes: Mapping[Tensor, Home]) -> Program:
+        """The same program with kept tensors (those among the keys that are) in homes."""
+        found = {t: home for t, home in homes.items() if t in self.keeps}
+        older = {t: replace(h, tensor=found.pop(h.tensor).tensor) if h.tensor in found else h
+                 for t, h in self.homes.items()}  # fmt: skip
+        moved = {t: homes[t].tensor for t in self.keeps if t in homes}
+        keeps, visible = (frozenset(moved.get(t, t) for t in s) for s in (self.keeps, self.visible))
+        return replace(self, keeps=keeps, visible=visible, homes={**older, **found})
 
     def __str__(self) -> str:
         width = max((len(c.origin) for c in self.calls), default=0)
@@ -153,4 +178,4 @@ def _recording(op: Op) -> Callable[..., None]:
 for _op in OPS.values():
     setattr(Recorder, _op.name, _recording(_op))
 
-__all__ = ["Arg", "Call", "Program", "Recorder", "Shape"]
+__all__ = ["Arg", "Call", "Home", "Program", "Recorder", "Shape"]

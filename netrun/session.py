@@ -13,8 +13,9 @@ from .compiler.passes import constant_calls, drop_unread, elide_copies
 from .compiler.plan import Plan, plan, size_of
 from .device import Array, Device, Step
 from .errors import DataError, OutOfMemoryError
+from .homes import Seen, later, read, write
 from .kernels import CHANGES
-from .program import Arg, Call, Program
+from .program import Arg, Call, Home, Program
 from .shortage import shortage
 from .types import PERSISTENT, Shape, Spec, Tensor
 
@@ -36,6 +37,9 @@ class Memory:
         self._blocks: dict[str, tuple[int, Any]] = {}
         self._arrays: dict[tuple[str, Spec], Array] = {}
         self._packed: dict[tuple[str, Spec], Array] = {}
+        self._seen: dict[Any, Seen] = {}
+        self.foreign: set[tuple[str, Spec]] = set()
+        """Arrays in a form that is this device's own."""
 
     def array(self, tensor: Tensor) -> Array:
         """The tensor's array, made and zeroed when first asked for."""
@@ -48,7 +52,7 @@ class Memory:
                 self._blocks[tensor.name] = tensor.spec.nbytes, block
             found = self._arrays[tensor.name, tensor.spec] = self.device.array(block, 0, tensor.spec)
             if fresh:
-                self.device.write(found, np.zeros(tensor.shape, tensor.dtype))
+                self.device.write(found, np.zeros(tensor.shape, "float32" if "float" in tensor.dtype else tensor.dtype))
         return found
 
     def packed(self, tensor: Tensor) -> Array:
@@ -58,6 +62,16 @@ class Memory:
             block = self.device.allocate(max(size_of(tensor.spec, self.device), 1))
             self._packed[key] = self.device.array(block, 0, tensor.spec)
         return self._packed[key]
+
+    def seen(self, tensor: Tensor, home: Home, scale: Tensor | None) -> Seen:
+        """What stands for a kept tensor that lies in ``home``, times ``scale``; the same whenever it is asked for."""
+        key = tensor.name, tensor.spec, home.tensor.spec, home.axes, scale is not None
+        if key not in self._seen:
+            if home.tensor is not tensor:
+                self.foreign.add((home.tensor.name, home.tensor.spec))
+            factor = None if scale is None else self.array(scale)
+            self._seen[key] = Seen(self.device, self.array(home.tensor), tensor.spec, home.axes, factor)
+        return self._seen[key]
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether the tensor has its array already, in its shape."""
@@ -174,10 +188,18 @@ class Session:
 
     # ------------------------------------------------------------------------------------------------------- memory
     def array(self, tensor: Tensor) -> Array:
-        """The device array of a tensor (a view gives a view). Transient tensors hold a value only within a run."""
+        """The device array of a tensor (a view gives a view), or what is seen in its place. Transient tensors hold a
+        value only within a run."""
         target = self._alias.get(tensor.root)
         if target is not None:
             return self.array(target.view(tensor.shape))
+        root, program = tensor.root, self.program
+        if root in program.homes or root in program.scales:
+            seen = self.own.seen(root, program.homes.get(root, Home(root)), program.scales.get(root))
+            return seen if tensor.shape == root.shape else seen.view(tensor.shape)
+        return self._raw(tensor)
+
+    def _raw(self, tensor: Tensor) -> Array:
         root = tensor.root
         if root not in self._roots:
             self._roots[root] = self._place(root)
@@ -200,8 +222,8 @@ class Session:
     def _bind(self, call: Call) -> Step:
         def place(arg: Arg) -> Any:
             if isinstance(arg, tuple):
-                return tuple(self.array(t) for t in arg)
-            return None if arg is None else self.array(arg)
+                return tuple(self._raw(t) for t in arg)
+            return None if arg is None else self._raw(arg)
 
         return self.device.bind(call, [place(arg) for arg in call.args], self._scratch)
 
@@ -258,16 +280,16 @@ class Session:
 
     def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
         """A host copy of a kept or persistent tensor after a run."""
-        return self.device.read(self.array(tensor))
+        return read(self.device, self.array(tensor))
 
     def later(self, tensor: Tensor) -> Callable[[], np.ndarray[Any, Any]]:
         """As ``read``, but waited for only when the function that comes back is called."""
-        return self.device.later(self.array(tensor))
+        return later(self.device, self.array(tensor))
 
     def write(self, tensor: Tensor, value: Any) -> None:
         """Set a persistent tensor."""
         self.shared.version += tensor.root.kind in SHARED
-        self.device.write(self.array(tensor), value)
+        write(self.device, self.array(tensor), value)
 
     def time(self, rounds: int) -> list[Timing]:
         """Mean seconds of every call over some rounds, waiting for the device after each call."""

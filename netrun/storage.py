@@ -2,7 +2,8 @@
 
 Convolutions and products read and write 16 bits. What follows them (activations, pooling, normalisation, concat, and
 the same backward) goes on in 16 bits; every kernel computes in float32 inside. Parameters, their gradients and updates,
-statistics, losses, what is fed and what is kept stay float32. Where the two meet stands a ``copy``, which converts.
+statistics, losses, what is fed and what is kept (but for ``Program.visible``) stay float32. Where the two meet stands
+a ``copy``, which converts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from .kernels import CHANGES, OPS
-from .program import Call, Program
+from .program import Call, Home, Program
 from .types import PERSISTENT, Tensor
 
 STORAGE: Mapping[str, str] = {"BF16": "bfloat16", "FP16": "float16"}
@@ -51,7 +52,7 @@ class _Narrowing:
                 self._reads16.update(t.root for t in call.reads())
         self._narrow: dict[Tensor, Tensor] = {}
         """Tensors that the program now makes in 16 bits, and what they became."""
-        self._copies: dict[tuple[Tensor, str, bool], Tensor] = {}
+        self._copies: dict[tuple[Tensor, str, str], Tensor] = {}
         self._calls: list[Call] = []
 
     def run(self) -> Program:
@@ -65,7 +66,7 @@ class _Narrowing:
                 self._mixed(call)
             else:
                 self._emit(call, {}, [])
-        return self.program.having(self._calls)
+        return self.program.having(self._calls).housed({t: Home(made) for t, made in self._narrow.items()})
 
     def _begins(self, call: Call, names: tuple[str, ...]) -> bool:
         """Whether what the call reads is there in 16 bits."""
@@ -76,7 +77,8 @@ class _Narrowing:
         """Whether a tensor is one of those that are stored in 16 bits."""
         root = tensor.root
         passing = root.kind in ("data", "diff", "buffer") and root.kind not in PERSISTENT
-        return passing and root not in self.program.keeps and root.dtype == "float32" and root in self._reads16
+        plain = root in self.program.keeps and root not in self.program.visible
+        return passing and not plain and root.dtype == "float32" and root in self._reads16
 
     def _alike(self, call: Call, names: tuple[str, ...], wanted: bool) -> None:
         written = {t.root for t in call.writes()}
@@ -128,17 +130,25 @@ class _Narrowing:
     def _version(self, root: Tensor, dtype: str, call: Call) -> Tensor:
         """The tensor in a type, converted where it is not there yet.
 
-        What outlives the run is converted for forward and for backward anew: to keep the copy in between costs more.
+        What outlives the run is converted for forward and for backward anew: to keep the copy in between costs more. So
+        is what somebody may have written to between one layer and the next, for every layer.
         """
         native = self._narrow.get(root, root)
         if native.dtype == dtype:
             return native
-        key = root, dtype, root.kind in PERSISTENT and call.origin.endswith("'")
+        key = root, dtype, for_whom(self.program, root, call.origin)
         if key not in self._copies:
             made = Tensor(root.name, replace(root.spec, dtype=dtype), "buffer")
             self._calls.append(Call(OPS["copy"], (native, made), {}, call.origin))
             self._copies[key] = made
         return self._copies[key]
+
+
+def for_whom(program: Program, root: Tensor, origin: str) -> str:
+    """The calls that share one copy of a tensor in another form, as a word that is the same for all of them."""
+    if program.visible:
+        return origin
+    return "'" if root.kind in PERSISTENT and origin.endswith("'") else ""
 
 
 def _named(call: Call, names: tuple[str, ...]) -> list[Tensor]:
@@ -150,4 +160,4 @@ def _named(call: Call, names: tuple[str, ...]) -> list[Tensor]:
     return found
 
 
-__all__ = ["STORAGE", "narrowed"]
+__all__ = ["STORAGE", "for_whom", "narrowed"]

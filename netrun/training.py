@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from .compiler.gradients import backward, needing
 from .compiler.graph import Graph
@@ -48,8 +49,6 @@ class Training:
     """Lines for the log."""
     scaling: LossScale | None = None
     """What the loss is multiplied by in float16."""
-    scale: Tensor | None = None
-    """What the gradients of the last pass are multiplied by, then."""
     first: Tensor = field(default_factory=lambda: Tensor("first pass", Spec(()), "control"))
 
     @property
@@ -85,12 +84,16 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
         seeds = scaling.seeds(recorder, recording.losses)
         found = backward(recorder, recording.forward, roots, seeds=seeds)
     result = Training(recording, Program(()), None, {}, found, lookups=tables, notices=notices, scaling=scaling)
-    result.scale = None if scaling is None else scaling.factor
     keeps = set(kept(recording))
+    shown: dict[str, Any] = {}
     if keep_all:
-        keeps |= set() if result.scale is None else {result.scale}
-        keeps.update(recording.tensors.values())
-        keeps.update(g for t, g in found.items() if t in set(recording.tensors.values()) or t.kind == "learned")
+        blobs = set(recording.tensors.values())
+        slopes = {g for t, g in found.items() if t in blobs or t.kind == "learned"}
+        shown["visible"] = frozenset((blobs | slopes) - keeps)
+        keeps |= blobs | slopes
+        if scaling is not None:
+            keeps.add(scaling.factor)
+            shown["scales"] = dict.fromkeys(slopes, scaling.factor)
     gradients = {}
     for parameter, tensor in trained.items():
         reached = rows_of(tables[parameter]).root if parameter in tables else tensor
@@ -111,10 +114,9 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
     calls = tuple(recorder.calls)
     feeds = recording.feeds
     if solver.iter_size > 1:
-        result.step = Program(calls[:start], feeds, frozenset(keeps), recording.initial, numerics=graph.numerics)
-        result.update = Program(calls[start:], numerics=graph.numerics)
-    else:
-        result.step = Program(calls, feeds, frozenset(keeps), recording.initial, numerics=graph.numerics)
+        calls, update = calls[:start], calls[start:]
+        result.update = Program(update, numerics=graph.numerics)
+    result.step = Program(calls, feeds, frozenset(keeps), recording.initial, numerics=graph.numerics, **shown)
     if solver.recompute:
         result.step = recompute(result.step)
     return result
@@ -167,7 +169,7 @@ def record_update(
     scaling = result.scaling
     scale = recorder.temp("scale", ())
     if scaling is not None:
-        if solver.iter_size > 1:
+        if solver.iter_size > 1 or scaling.divided:
             scaling.begin(recorder)
         scaling.look(recorder, list(gradients.values()))
     if solver.clip_gradients >= 0 and gradients:

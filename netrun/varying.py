@@ -205,7 +205,7 @@ class Varying(Session):
         self._show()
 
     def _bottom(self, node: Node, i: int) -> np.ndarray[Any, Any]:
-        return self.device.read(self._now.session.array(self._now.recording.tensors[node.bottoms[i]]))
+        return self._now.session.read(self._now.recording.tensors[node.bottoms[i]])
 
     def _build(self, fed: Fed, shapes: Shapes) -> _Variant:
         rebuild = self._first.rebuild

@@ -16,6 +16,7 @@ import numpy as np
 
 from .device import Array, Device
 from .errors import UsageError
+from .homes import read, write
 from .session import Memory
 from .types import Axes, Shape, Spec, Tensor
 
@@ -43,7 +44,7 @@ class _Copy:
     def open(self) -> np.ndarray[Any, Any]:
         """The host array for somebody who may write into it."""
         if not self.current:
-            self.host[...] = self.device.read(self.home).reshape(self.host.shape)
+            self.host[...] = read(self.device, self.home).reshape(self.host.shape)
         self.current = self.newer = True
         return self.host[...]
 
@@ -54,7 +55,7 @@ class _Copy:
     def send(self) -> None:
         """Before a run: what was written goes to the device."""
         if self.newer:
-            self.device.write(self.home, self.host)
+            write(self.device, self.home, self.host)
             self.newer = False
 
     def renew(self) -> None:
@@ -110,24 +111,27 @@ class Visible(Memory):
         self.send()
         other = Visible(device)
         for (name, spec), array in self._arrays.items():
+            if (name, spec) in self.foreign:
+                continue
             other.write(Tensor(name, spec), self.device.read(array))
         return other
 
     def put(self, tensor: Tensor, home: Array, values: Any) -> None:
         """Write to the array behind ``home``; a host copy follows."""
-        self.device.write(home, values)
+        write(self.device, home, values)
         copy = self._copies.get((tensor.name, tensor.spec))
         if copy is not None:
             copy.newer = False
             copy.renew()
 
     def release(self, tensor: Tensor, home: Array) -> Any:
-        """The device's own array, holding the newest values; whoever gets it may write into it."""
+        """The device's own array, holding the newest values; whoever gets it may write into it. A host copy if the
+        device has none in that form."""
         copy = self._copies.get((tensor.name, tensor.spec))
         if copy is not None:
             copy.send()
             copy.current = False
-        return home if hasattr(home, "__dlpack__") else self.device.read(home)
+        return home if hasattr(home, "__dlpack__") else read(self.device, home)
 
     def send(self) -> None:
         """Before a run: everything that was written into host copies goes to the device."""

@@ -11,16 +11,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
+
 from .compiler.gradients import backward
 from .compiler.graph import AUTOMATIC, Graph, Node, Value
 from .compiler.record import Recording, record
 from .compiler.sharing import Parameter
 from .compiler.splits import name_copies
 from .expression import rule
+from .loss_scale import UNWATCHED
 from .program import Call, Program, Recorder
-from .types import Tensor
+from .types import Spec, Tensor
 
 _ADD = rule(["g"], ["total"], "total = total + g")
+_ADD_SCALED = rule(["g", "scale"], ["total"], "total = total + g / scale")
 _SET = rule(["g"], ["total"], "total = g")
 
 SHARING = frozenset({"Split", "Flatten", "Reshape", "Parameter"})
@@ -41,6 +45,8 @@ class Whole:
                   gradient that is put in from outside
     accumulators  of every parameter, owners only: the sum of the gradients since it was cleared
     data, diff    what a blob's name stands for
+    scale         in float16: what the gradients of blobs are multiplied by. Whoever looks at one sees it divided, and
+                  so are those of parameters before they are added up
     """
 
     recording: Recording
@@ -50,6 +56,7 @@ class Whole:
     accumulators: dict[Parameter, Tensor]
     data: dict[str, Tensor] = field(default_factory=dict)
     diff: dict[str, Tensor] = field(default_factory=dict)
+    scale: Tensor | None = None
 
     def __post_init__(self) -> None:
         nodes = self.recording.graph.nodes
@@ -157,24 +164,48 @@ def compile_whole(graph: Graph, both_ways: bool = True) -> Whole:
     # propagate_down: true asks for a gradient where nothing below needs one.
     asked = [(n, i) for n in graph.nodes for i, wanted in enumerate(n.message.propagate_down) if wanted]
     roots += [recording.tensors[n.bottoms[i]] for n, i in asked if not n.stops(i)]
-    pairs = [(recording.tensors[value], seed) for value, seed in seeds.items()]
+    half = both_ways and graph.numerics.precision == "FP16"
+    scale = Tensor("(loss).scale", Spec(()), "control") if half else None
+    pairs = [(recording.tensors[value], _scaled(recorder, value, seed, scale)) for value, seed in seeds.items()]
     gradients = backward(recorder, recording.forward, roots, seeds=pairs) if both_ways else {}
     accumulators = {p: Tensor(f"{t.name}.diff", t.spec, "control") for p, t in recording.parameters.items()}
     position = {node.name: i for i, node in enumerate(graph.nodes)}  # the last layer adds first
     for parameter, layer, tensor in sorted(uses, key=lambda use: -position[use[1]]):
         if tensor in gradients and parameter.trained:
             recorder.origin = f"{layer}'"
-            _accumulate(recorder, gradients[tensor], accumulators[parameter], bool(parameter.sharers))
+            total = accumulators[parameter]
+            if scale is None:
+                _accumulate(recorder, gradients[tensor], total, bool(parameter.sharers))
+            else:
+                recorder.update([gradients[tensor], scale], [total], rule=_ADD_SCALED)
     blobs = set(recording.tensors.values())
     keeps = {*blobs, *(g for t, g in gradients.items() if t in blobs)}
     if recording.loss is not None:
         keeps.add(recording.loss)
     keeps |= _crossing(recorder.calls)
     apart = _apart(graph.nodes, recording, gradients)
+    outputs = {recording.tensors[value] for _, value in graph.outputs}
     program = Program(
-        tuple(recorder.calls), recording.feeds, frozenset(keeps), recording.initial, apart, graph.numerics
+        tuple(recorder.calls),
+        recording.feeds,
+        frozenset(keeps),
+        recording.initial if scale is None else {**recording.initial, scale: np.float32(UNWATCHED)},
+        apart,
+        graph.numerics,
+        visible=frozenset(keeps - outputs - {recording.loss}),
+        scales={} if scale is None else {g: scale for g in gradients.values() if g in keeps},
     )
-    return Whole(recording, program, gradients, seeds, accumulators)
+    return Whole(recording, program, gradients, seeds, accumulators, scale=scale)
+
+
+def _scaled(recorder: Recorder, value: Value, seed: Tensor, scale: Tensor | None) -> Tensor:
+    """The gradient that backward starts with, of what is put in from outside."""
+    if scale is None:
+        return seed
+    recorder.origin = f"{value.producer.name}'"
+    made = recorder.new(f"{seed.name}, scaled", seed.spec, "diff")
+    recorder.pointwise([seed, scale], made, expr="a * b")
+    return made
 
 
 def _accumulate(recorder: Recorder, gradient: Tensor, total: Tensor, shared: bool) -> None:

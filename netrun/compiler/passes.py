@@ -48,7 +48,10 @@ def elide_copies(program: Program) -> tuple[Program, dict[Tensor, Tensor]]:
                 joined.setdefault(parts, y)
         calls.append(call)
     keeps = frozenset(follow(t).root for t in program.keeps)
-    return replace(program, calls=tuple(calls), keeps=keeps), alias
+    hidden = {follow(t).root for t in program.keeps - program.visible}
+    visible = frozenset(follow(t).root for t in program.visible) - hidden
+    scales = {follow(t).root: scale for t, scale in program.scales.items()}
+    return replace(program, calls=tuple(calls), keeps=keeps, visible=visible, scales=scales), alias
 
 
 def drop_unread(program: Program) -> Program:
