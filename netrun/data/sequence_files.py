@@ -204,6 +204,8 @@ def _arrays(path: str, arrays: Mapping[str, Array]) -> dict[str, Stream]:
 def _cut(path: str, arrays: Mapping[str, Array], lengths: Array | None) -> Iterator[tuple[str, Stream]]:
     if not arrays:
         raise DataError(f"{path} holds no arrays")
+    if lengths is not None and not ((lengths >= 0) & (lengths == np.rint(lengths))).all():
+        raise DataError(f'{path}: "lengths" holds what is no number of steps')
     ends = None if lengths is None else lengths.reshape(-1).astype(np.int64)
     for name, array in arrays.items():
         values = array.astype(np.float32)

@@ -218,6 +218,8 @@ def test_wrong_parameters(body: str, top: str, message: str) -> None:
     [
         ('source: "none.txt" batch_size: 2', "data", "none.txt cannot be read: No such file"),
         ('source: "none.npz" batch_size: 2', "x", "none.npz cannot be read: No such file"),
+        ('source: "negative.npz" batch_size: 2', "x", '"lengths" holds what is no number of steps'),
+        ('source: "broken.npz" batch_size: 2', "x", '"lengths" holds what is no number of steps'),
         ('source: "s.npz" batch_size: 2', "y", 'the source has no "y"; there are cont, kind, length, wide, x'),
         ('source: "s.npz" batch_size: 2', "kind", "the tops name no stream with steps"),
         ('source: "s.npz" batch_tokens: 6', "x", "8 steps .rounded up. does not fit into 6"),
@@ -225,5 +227,7 @@ def test_wrong_parameters(body: str, top: str, message: str) -> None:
     ],
 )
 def test_wrong_sources(body: str, top: str, message: str) -> None:
+    np.savez("negative.npz", x=np.ones(4), lengths=[-1, 5])
+    np.savez("broken.npz", x=np.ones(4), lengths=[np.nan, 4])
     with pytest.raises(DataError, match=rf"^net:2:1: input \(SequenceData\): .*{message}"):
         opened(body, top)
