@@ -12,7 +12,7 @@ from typing import Any
 from ..kernels import OPS, Argument, Op
 from ..program import Call
 from ..types import Tensor
-from . import onednn_conv, onednn_norm, onednn_pointwise, onednn_spatial
+from . import onednn_conv, onednn_norm, onednn_pointwise, onednn_spatial, onednn_winograd
 from .dnnl import Library, Unsupported
 from .recipe import Recipe
 
@@ -47,6 +47,12 @@ BATCH_NORM_GRAD = Op(
 )  # fmt: skip
 """Adjoint of batch_norm in x, scale and shift."""
 
+
+def _copy(lib: Library, call: Call) -> Recipe:
+    packed = onednn_winograd.packed_tile(call.writes()[0].spec.layout) is not None
+    return (onednn_winograd.pack if packed else onednn_spatial.copy)(lib, call)
+
+
 Builder = Callable[[Library, Call], Recipe]
 
 BUILDERS: Mapping[str, Builder] = {
@@ -57,7 +63,7 @@ BUILDERS: Mapping[str, Builder] = {
     "lrn": onednn_norm.lrn, "lrn_grad": onednn_norm.lrn_grad,
     "normalize": onednn_norm.normalize, "normalize_grad": onednn_norm.normalize_grad,
     "batch_norm": onednn_norm.batch_norm, "batch_norm_grad": onednn_norm.batch_norm_grad,
-    "copy": onednn_spatial.copy, "concat": onednn_spatial.concat, "slice": onednn_spatial.slice_,
+    "copy": _copy, "concat": onednn_spatial.concat, "slice": onednn_spatial.slice_,
     "pointwise": onednn_pointwise.pointwise,
 }  # fmt: skip
 """Kernel name -> function that builds its recipe."""

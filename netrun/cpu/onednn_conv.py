@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from ..expression import letters, parse
 from ..program import Call
 from ..types import PLAIN, Spec, Tensor, Window
-from . import dnnl
+from . import dnnl, onednn_winograd
 from .dnnl import Handle, Library, Unsupported
 from .layouts import CHANNELS_LAST, describe, format_of, full, is_half, of, packed, strides
 from .onednn_pointwise import chain_of, operand, post_operations
@@ -141,6 +142,8 @@ def _forward(lib: Library, call: Call) -> tuple[Convolution, Handle, Any, dict[i
 
 def conv(lib: Library, call: Call) -> Recipe:
     """Kernels.conv, with ``then`` applied to the result; also onednn.CONV_THEN."""
+    with suppress(Unsupported):
+        return onednn_winograd.forward(lib, call)
     c, pd, b, more = _forward(lib, call)
     r = Recipe(lib)
     source = r.as_wanted(Operand(c.own_x, ("x", 0)), lib.query(pd, dnnl.SRC))
@@ -164,6 +167,9 @@ def weight_layout(lib: Library, call: Call) -> str:
     Raises:
         Unsupported: the library does not run the call.
     """
+    points = onednn_winograd.packed_weights(lib, call)
+    if points is not None:
+        return points
     c, pd, *_ = _forward(lib, call)
     wanted = lib.query(pd, dnnl.WEIGHTS)
     return PLAIN if lib.same(wanted, c.own_w) else packed(lib, wanted, c.wide)
@@ -171,6 +177,8 @@ def weight_layout(lib: Library, call: Call) -> str:
 
 def conv_grad_x(lib: Library, call: Call) -> Recipe:
     """Kernels.conv_grad_x."""
+    with suppress(Unsupported):
+        return onednn_winograd.grad_x(lib, call)
     w, dy, dx = call.tensors()
     c = Convolution(lib, dx.spec, w.spec, dy.spec, call.attrs["window"], call.attrs["groups"])
     hint, attributes = c.hint(), lib.attributes()
@@ -192,6 +200,8 @@ def conv_grad_x(lib: Library, call: Call) -> Recipe:
 
 def conv_grad_w(lib: Library, call: Call) -> Recipe:
     """Kernels.conv_grad_w; conv_grad_wb has the gradient of the bias as a second output."""
+    with suppress(Unsupported):
+        return onednn_winograd.grad_w(lib, call)
     x, dy, dw, *more = call.tensors()
     c = Convolution(lib, x.spec, dw.spec, dy.spec, call.attrs["window"], call.attrs["groups"])
     hint, attributes = c.hint(), lib.attributes()

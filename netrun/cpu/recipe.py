@@ -24,6 +24,8 @@ class Operand:
 
     md: Handle
     place: Place
+    offset: int = 0
+    """Bytes from there: of some of the images of an argument."""
 
 
 class Execution(partial):  # type: ignore[type-arg]
@@ -88,7 +90,7 @@ class Recipe:
 
         def address(operand: Operand) -> int:
             name, number = operand.place
-            return base + number if not name else int(arrays[name][number].ctypes.data)
+            return operand.offset + (base + number if not name else int(arrays[name][number].ctypes.data))
 
         bound: list[Callable[[], Any]] = []
         for step in self._steps:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from .dnnl import cores
 from .memory import chain
 
@@ -27,6 +29,7 @@ class _Mate(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        np.seterr(all="ignore")  # as host.Quiet; what NumPy warns of is set for each thread
         while True:
             self._asked.acquire()
             try:
