@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
@@ -14,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from netrun.errors import DeviceError, OutOfMemoryError, UsageError, nearest
+from netrun.errors import DeviceError, OutOfMemoryError
 from netrun.kernels import OPS
 from netrun.program import Call, Program
 from netrun.types import Spec, Tensor, resolve_shape
 
-from . import blas, half, lazy
+from . import blas, half, lazy, stacks
 from .capture import Bound, Captured, Stepwise
+from .choice import chosen
 from .conv import has_plan, writes_parts
+from .describe import describe
 from .dnn import Dnn, Plan
 from .dnn import declare as declare_dnn
 from .families import BODIES, WORKSPACE
@@ -32,6 +33,7 @@ from .lt import declare as declare_lt
 from .merge import merged
 from .plans import Plans
 from .prepare import prepare
+from .rnn import Stack, Stacks
 from .transfer import Downloads, Uploads
 
 
@@ -60,7 +62,7 @@ class Cuda:
 
     In the environment, read here: NETRUN_CUDA_DEBUG=1 runs call by call and waits for each, so that an error names its
     call; NETRUN_CUDA_TUNE=1 measures the plans of every convolution and keeps the fastest; NETRUN_CUDA_GEMM=blas keeps
-    cuBLASLt out.
+    cuBLASLt out; NETRUN_CUDA_RNN=cudnn gives recurrent layers to cuDNN where it computes the same.
     """
 
     ahead = 2
@@ -71,6 +73,7 @@ class Cuda:
         self.debug = os.environ.get("NETRUN_CUDA_DEBUG", "") not in ("", "0")
         self.tune = os.environ.get("NETRUN_CUDA_TUNE", "") not in ("", "0")
         self._gemm = chosen("NETRUN_CUDA_GEMM", "lt", "blas")
+        self._recurrent = chosen("NETRUN_CUDA_RNN", "own", "cudnn")
         self._here = xp.cuda.Device(index)
         self.use()
         self.stream = xp.cuda.Stream(non_blocking=True)
@@ -114,6 +117,11 @@ class Cuda:
             DeviceError: it is not installed.
         """
         return Dnn(declare_dnn(self._load("cudnn")), self.stream.ptr)
+
+    @cached_property
+    def rnn(self) -> Stacks:
+        """cuDNN's recurrent nets."""
+        return Stacks(self.dnn)
 
     @cached_property
     def plans(self) -> Plans:
@@ -241,12 +249,17 @@ class Cuda:
     # --------------------------------------------------------------------------------------------------------- kernels
     def prepare(self, program: Program) -> Program:
         """The program with convolutions that apply the ReLU behind them, and its numerics said by its calls."""
-        return prepare(program, lambda call: has_plan(self, call), lambda call: writes_parts(self, call))
+        sizes = self._rnn_sizes if self._recurrent == "cudnn" else None
+        return prepare(program, lambda call: has_plan(self, call), lambda call: writes_parts(self, call), sizes)
+
+    def _rnn_sizes(self, stack: Stack) -> tuple[int, int] | None:
+        made = self.rnn.made(stack)
+        return None if made is None else (made.space, made.reserve)
 
     def workspace(self, call: Call) -> int:
         """Scratch bytes of the call."""
         self.use()
-        measure = WORKSPACE.get(call.op.name)
+        measure = WORKSPACE.get(call.op.name) or stacks.WORKSPACE.get(call.op.name)
         return measure(self, call) if measure else 0
 
     def bind(self, call: Call, args: Sequence[Any], scratch: Any) -> Step:
@@ -257,7 +270,7 @@ class Cuda:
             OutOfMemoryError: what it needs besides its arrays (tables, a library's workspace) does not fit.
         """
         self.use()
-        body = BODIES.get(call.op.name)
+        body = BODIES.get(call.op.name) or stacks.BODIES.get(call.op.name)
         if body is None:
             raise DeviceError(f"layer {call.origin}: device {self.name} has no kernel {call.op.name}")
         try:
@@ -287,65 +300,5 @@ def _tensors(arg: Any) -> Any:
         return tuple(_tensors(a) for a in arg)
     return None if arg is None else Tensor("", Spec(arg.shape, arg.dtype.name))
 
-
-def describe() -> list[str]:
-    """What ``netrun devices`` prints about GPUs: each one, the libraries, and what to install. Raises nothing."""
-    try:
-        xp = lazy.cupy("a GPU")
-    except Exception as error:
-        return str(error).splitlines()
-    lines = [f"CuPy {xp.__version__}"]
-    reason = lazy.usable(xp, 0)
-    if reason:
-        lines.append(reason)
-    else:
-        runtime = xp.cuda.runtime
-        lines.append(f"CUDA driver {_version(runtime.driverGetVersion())}")
-        for index in range(runtime.getDeviceCount()):
-            facts = runtime.getDeviceProperties(index)
-            name = facts["name"].decode() if isinstance(facts["name"], bytes) else facts["name"]
-            memory = facts["totalGlobalMem"] / 2**30
-            lines.append(f"cuda:{index}  {name}, {memory:.0f} GiB, sm_{facts['major']}{facts['minor']}")
-    for library, ask in _VERSIONS.items():
-        try:
-            lines.append(f"{library} {ask(lazy.library(library))}")
-        except DeviceError as error:
-            lines += str(error).splitlines()[:2]
-    return lines
-
-
-def chosen(variable: str, *known: str) -> str:
-    """What a variable of the environment says; the first of ``known`` where it says nothing.
-
-    Raises:
-        UsageError: it says something else.
-    """
-    value = os.environ.get(variable, "") or known[0]
-    if value not in known:
-        hint = nearest(value, known)
-        raise UsageError(f'{variable} in the environment is "{value}"{hint} (known: {", ".join(known)})')
-    return value
-
-
-def _version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _cudnn_version(library: Any) -> str:
-    number = int(library.cudnnGetVersion())
-    return f"{number // 10000}.{number % 10000 // 100}.{number % 100}"
-
-
-def _nccl_version(library: Any) -> str:
-    number = ctypes.c_int()
-    library.ncclGetVersion(ctypes.byref(number))
-    return f"{number.value // 10000}.{number.value % 10000 // 100}.{number.value % 100}"
-
-
-_VERSIONS: Mapping[str, Callable[[Any], str]] = {
-    "cudnn": _cudnn_version,
-    "cublas": lambda library: "found",
-    "nccl": _nccl_version,
-}
 
 __all__ = ["Cuda", "describe", "open_device"]

@@ -14,6 +14,7 @@ from netrun.types import PERSISTENT, Tensor
 
 from .layout import channels_last
 from .precision import precision as precision_named
+from .recurrent import Sizes, by_cudnn
 from .slices import joined
 
 RELU = parse("relu(a, 0)")
@@ -24,12 +25,19 @@ FUSING = frozenset({"conv", "gemm"})
 CONVOLUTIONS = frozenset({"conv", "conv_grad_x", "conv_grad_w"})
 
 
+RECURRENT = frozenset({"rnn", "rnn_grad", "lstm", "lstm_grad", "gru", "gru_grad"})
+"""Kernels with products of float32 inside, in every precision: they go on from their own results, step after step."""
+
+
 def _never(call: Call) -> bool:
     return False
 
 
 def prepare(
-    program: Program, has_plan: Callable[[Call], bool] = _never, writes_parts: Callable[[Call], bool] = _never
+    program: Program,
+    has_plan: Callable[[Call], bool] = _never,
+    writes_parts: Callable[[Call], bool] = _never,
+    sizes: Sizes | None = None,
 ) -> Program:
     """The program as a GPU runs it: fused, with its numerics in its calls and tensors, and with channels last where
     tensor cores multiply, and without the concats that convolutions can do.
@@ -37,7 +45,11 @@ def prepare(
     Args:
         has_plan: whether the device runs a convolution with the attribute ``last``.
         writes_parts: whether it runs one with the attribute ``begin``.
+        sizes: what cuDNN needs for a recurrent stack; None leaves those to own kernels. A program that is to give the
+            same bits every time does so as well: cuDNN does not promise that.
     """
+    if sizes is not None and not program.numerics.deterministic:
+        program = by_cudnn(program, sizes)
     made = _marked(_fused(program))
     if program.numerics.precision != "FP32":
         made = narrowed(channels_last(made, has_plan))
@@ -52,6 +64,8 @@ def _marked(program: Program) -> Program:
         added: dict[str, Any] = {}
         if wanted.precision != "FP32" and call.op.name in CONVOLUTIONS | {"gemm"}:
             added["precision"] = precision_named(wanted.precision).name
+        if wanted.precision != "FP32" and call.op.name in RECURRENT:
+            added["precision"] = "TF32"
         if wanted.deterministic and call.op.name in CONVOLUTIONS:
             added["deterministic"] = True
         calls.append(replace(call, attrs={**call.attrs, **added}) if added else call)

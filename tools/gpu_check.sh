@@ -70,9 +70,11 @@ part single 30 "$python" tools/gpu/bench.py --out "$out/single" --seconds $((24 
     --batch 1 --work forward --precisions FP32,BF16 --rounds 100
 part sequence 30 "$python" tools/gpu/bench.py --out "$out/sequence" --seconds $((24 * percent / 100)) --nets lstm,transformer \
     --precisions TF32,BF16 --work both --rounds 10
-part nets 160 "$python" tools/gpu/bench.py --out "$out/nets" --seconds $((134 * percent / 100)) \
+part recurrent 15 env NETRUN_CUDA_RNN=cudnn "$python" tools/gpu/bench.py --out "$out/recurrent" --nets lstm --no-torch \
+    --precisions TF32,BF16 --work both --rounds 10
+part nets 145 "$python" tools/gpu/bench.py --out "$out/nets" --seconds $((121 * percent / 100)) \
     --nets resnet50,googlenet,alexnet,vgg_a,overfeat,googlenet_train --precisions TF32,FP32,BF16
 
-cat "$out"/{small,single,sequence,nets}/table.md 2>/dev/null
+cat "$out"/{small,single,sequence,recurrent,nets}/table.md 2>/dev/null
 cat "$out/summary.txt"
 exit $failed

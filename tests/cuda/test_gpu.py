@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_rnn
 from cases import KernelCase, compare, run_case
 from cases.kernels import KERNELS
 
@@ -87,6 +88,21 @@ def test_a_product_with_its_bias(kind: str, precision: str, relu: bool, gpu: Any
         found = gpu.read(y).astype("float32")
         np.testing.assert_allclose(found, exact, tolerance, tolerance * float(np.abs(exact).max()))
     assert both.parts[0].graph is not None
+
+
+@pytest.mark.parametrize("precision", ["FP32", "TF32"])
+@pytest.mark.parametrize("name", test_rnn.STACKS)
+def test_a_recurrent_stack_by_cudnn(name: str, precision: str, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of gates and weights, both directions, gradients; run call by call, then as a graph (a call that cannot
+    be captured warns, and a warning fails)."""
+    monkeypatch.setattr(gpu, "_recurrent", "cudnn")
+    kind, fields, width = test_rnn.STACKS[name]
+    for program in test_rnn.programs(test_rnn.text(kind, fields, width), precision):
+        kernels, found = test_rnn.run(program, gpu)
+        assert "rnn_stack" in kernels, "cuDNN does not take it"
+        for what, exact in test_rnn.run(program, Reference())[1].items():
+            scale = (1e-4 if precision == "FP32" else 1e-2) * max(1.0, float(np.abs(exact).max(initial=0)))
+            np.testing.assert_allclose(found[what], exact, 0, scale, err_msg=what)
 
 
 def test_training_is_captured_and_learns(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
