@@ -104,10 +104,10 @@ def layer_lines(layer: schema.LayerParameter, details: bool = True, rates: bool 
         lines.append(f"kernel {_sizes(p.kernel_size, p.kernel_h, p.kernel_w, 1)} stride {stride} pad {pad}")
     elif layer.type == "Pooling":
         q = layer.pooling_param
-        kernel = (
-            "all" if q.global_pooling else _sizes([q.kernel_size] if q.kernel_size else [], q.kernel_h, q.kernel_w, 1)
-        )
-        lines.append(f"kernel {kernel} stride {q.stride} pad {q.pad}")
+        kernel = _sizes(q.kernel or ([q.kernel_size] if q.kernel_size else []), q.kernel_h, q.kernel_w, 1)
+        stride = _sizes(q.step or [q.stride], q.stride_h, q.stride_w, 1)
+        pad = _sizes(q.padding or [q.pad], q.pad_h, q.pad_w, 0)
+        lines.append(f"kernel {'all' if q.global_pooling else kernel} stride {stride} pad {pad}")
     elif layer.type == "LRN":
         r = layer.lrn_param
         lines.append(f"size {r.local_size} alpha {r.alpha:g} beta {r.beta:g}")

@@ -180,5 +180,13 @@ def test_labels_of_pictures() -> None:
     conv = next(layer for layer in net.layer if layer.type == "Convolution")
     assert caffe.draw.get_edge_label(conv) == "20"
     assert "kernel 5 stride 1 pad 0" in caffe.draw.get_layer_label(conv, "TB")
+    for body, told in (
+        ("kernel_size: 2 stride: 2", "kernel 2 stride 2 pad 0"),
+        ("kernel_h: 2 kernel_w: 3 stride_h: 1 stride_w: 2 pad_h: 1", "kernel 2x3 stride 1x2 pad 1x0"),
+        ("kernel: [2, 3, 3] step: [1, 2, 2] padding: 1", "kernel 2x3x3 stride 1x2x2 pad 1"),
+        ("global_pooling: true", "kernel all stride 1 pad 0"),
+    ):
+        pool = text_format.Parse(f'type: "Pooling" pooling_param {{ {body} }}', caffe.proto.caffe_pb2.LayerParameter())
+        assert told in caffe.draw.get_layer_label(pool, "TB")
     assert caffe.draw.get_pooling_types_dict()[0] == "MAX"
     assert caffe.draw.choose_color_by_layertype("Pooling") != caffe.draw.choose_color_by_layertype("Convolution")
