@@ -25,6 +25,7 @@ from .conv import has_plan, writes_parts
 from .describe import describe
 from .dnn import Dnn, Plan
 from .dnn import declare as declare_dnn
+from .dnn_ctc import Ctc
 from .families import BODIES, WORKSPACE
 from .faults import Faults
 from .launch import Launcher, Step
@@ -62,7 +63,8 @@ class Cuda:
 
     In the environment, read here: NETRUN_CUDA_DEBUG=1 runs call by call and waits for each, so that an error names its
     call; NETRUN_CUDA_TUNE=1 measures the plans of every convolution and keeps the fastest; NETRUN_CUDA_GEMM=blas keeps
-    cuBLASLt out; NETRUN_CUDA_RNN=cudnn gives recurrent layers to cuDNN where it computes the same.
+    cuBLASLt out; NETRUN_CUDA_RNN=cudnn gives recurrent layers to cuDNN where it computes the same,
+    NETRUN_CUDA_CTC=cudnn those sequences of CTC that it is for.
     """
 
     ahead = 2
@@ -74,6 +76,7 @@ class Cuda:
         self.tune = os.environ.get("NETRUN_CUDA_TUNE", "") not in ("", "0")
         self._gemm = chosen("NETRUN_CUDA_GEMM", "lt", "blas")
         self._recurrent = chosen("NETRUN_CUDA_RNN", "own", "cudnn")
+        self._ctc = chosen("NETRUN_CUDA_CTC", "own", "cudnn")
         self._here = xp.cuda.Device(index)
         self.use()
         self.stream = xp.cuda.Stream(non_blocking=True)
@@ -122,6 +125,11 @@ class Cuda:
     def rnn(self) -> Stacks:
         """cuDNN's recurrent nets."""
         return Stacks(self.dnn)
+
+    @cached_property
+    def ctc(self) -> Ctc | None:
+        """cuDNN's CTC, where it is chosen."""
+        return Ctc(self.dnn) if self._ctc == "cudnn" else None
 
     @cached_property
     def plans(self) -> Plans:

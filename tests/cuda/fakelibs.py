@@ -16,8 +16,8 @@ from typing import Any
 import fakecupy
 import numpy as np
 from fakebase import Library, bits_of, memory, quiet, wide_of
+from fakectc import Classification
 from fakelt import CublasLt
-from fakernn import Recurrent
 
 from netrun.cpu.reference import Reference
 from netrun.types import Window
@@ -96,7 +96,7 @@ class _Descriptor:
     ready: bool = False
 
 
-class Cudnn(Recurrent):
+class Cudnn(Classification):
     """Descriptors, heuristics with three engines in mode A, and execution by the reference device.
 
     ``refuses``: a function of (kind, bias, relu, dtype) that says which graphs have no engine at all. The engines of a

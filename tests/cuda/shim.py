@@ -150,6 +150,7 @@ class Device:
         self.launcher.function = self._function
         self.faults = Faults(self)
         self.blas = Products()
+        self.ctc: Any = None
 
     def _function(self, kernel: Kernel, shared: int = 0) -> Any:
         self.kernels.append(kernel)

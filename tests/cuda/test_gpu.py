@@ -13,6 +13,7 @@ from cases.kernels import KERNELS
 
 from layers_cuda.blas import Product
 from layers_cuda.conv import Case
+from layers_cuda.dnn_ctc import Ctc
 from layers_cuda.plans import CAP
 from layers_cuda.precision import PRECISIONS
 from netrun.config.upgrade import read_solver
@@ -103,6 +104,24 @@ def test_a_recurrent_stack_by_cudnn(name: str, precision: str, gpu: Any, monkeyp
         for what, exact in test_rnn.run(program, Reference())[1].items():
             scale = (1e-4 if precision == "FP32" else 1e-2) * max(1.0, float(np.abs(exact).max(initial=0)))
             np.testing.assert_allclose(found[what], exact, 0, scale, err_msg=what)
+
+
+@pytest.mark.parametrize("case", rows("ctc"), ids=str)
+def test_ctc_by_cudnn(case: KernelCase, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call by call and as a graph; sequences of other lengths, and those that cuDNN is not for, in one batch."""
+    by_cudnn = Ctc(gpu.dnn)
+    monkeypatch.setattr(gpu, "ctc", by_cudnn, raising=False)
+    assert by_cudnn.workspace((6, 2, 5)) is not None, "cuDNN does not take it"
+    wanted = run_case(Reference(), case, "float32")
+    compare(case, "float32", run_case(gpu, case, "float32"), wanted)
+    capture = gpu.capture
+
+    def replayed(steps: Any) -> Any:
+        run = capture(steps)
+        return lambda: [run() for _ in range(3)]
+
+    monkeypatch.setattr(gpu, "capture", replayed)
+    compare(case, "float32", run_case(gpu, case, "float32"), wanted)
 
 
 def test_training_is_captured_and_learns(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from layers_cuda.blas import Product
 from layers_cuda.device import describe
 from layers_cuda.dnn import Problem
+from layers_cuda.dnn_ctc import Ctc
 from layers_cuda.launch import Kernel
 from layers_cuda.plans import CAP
 from layers_cuda.precision import PRECISIONS
@@ -144,6 +145,29 @@ def _(device: Any, args: argparse.Namespace) -> None:
             differ = float(np.abs(found[0][0] - found[1][0]).max())
             times = f"{found[0][1]:.1f} us at once, {found[1][1]:.1f} us in three"
             print(f"  {rows} x {columns} x {depth}, {precision.name}: {times}; they differ by {differ:.1e}")
+
+
+@item("CTC: own kernels and cuDNN")
+def _(device: Any, args: argparse.Namespace) -> None:
+    for steps, streams, classes, labels in ((100, 64, 80, 20), (1000, 32, 5000, 100)):
+        values = [np.random.default_rng(0).integers(1, classes, (streams, labels)), [steps] * streams,
+                  [labels] * streams]  # fmt: skip
+        arrays = [new(device, steps, streams, classes)]
+        for value in values:
+            given = np.asarray(value, "int32")
+            arrays.append(device.array(device.allocate(given.nbytes), 0, Spec(given.shape, "int32")))
+            device.write(arrays[-1], given)
+        arrays += [new(device, streams), new(device, steps, streams, classes)]
+        call = Call(OPS["ctc"], tuple(Tensor("t", Spec(a.shape, a.dtype.name)) for a in arrays), {"blank": 0}, "")
+        found = []
+        for way in (None, Ctc(device.dnn)):
+            device.ctc = way
+            run = device.capture([device.bind(call, arrays, device.allocate(device.workspace(call)))])
+            run()
+            found.append((device.read(arrays[4]), microseconds(device, run, 20)[1]))
+        differ = float(np.abs(found[0][0] - found[1][0]).max())
+        times = f"own {found[0][1]:.0f} us, cuDNN {found[1][1]:.0f} us"
+        print(f"  {steps} x {streams} x {classes}, {labels} labels: {times}; they differ by {differ:.1e}")
 
 
 def problem(shape: tuple[int, ...], batch: int, kind: str, dtype: str) -> Problem:
