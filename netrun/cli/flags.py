@@ -124,11 +124,26 @@ def train(parser: Parser) -> None:
     _json(parser)
 
 
-def _model(parser: Parser, weights: bool) -> None:
+def _net(parser: Parser, what: str = "") -> None:
     parser.add_argument("file", nargs="?", metavar="MODEL", help="the net's prototxt (--model may be left out)")
-    parser.add_argument("--model", metavar="FILE", help="the net's prototxt")
+    parser.add_argument("--model", metavar="FILE", help=f"the net's prototxt{what}")
+
+
+def _weights(parser: Parser) -> None:
+    parser.add_argument("--weights", metavar="A,B", default="", help="a .caffemodel or .h5 file, or several")
+
+
+def _looking(parser: Parser) -> None:
+    """What looks at a net without running it."""
+    _lenient(parser)
+    _state(parser)
+    _shapes(parser)
+
+
+def _model(parser: Parser, weights: bool) -> None:
+    _net(parser)
     if weights:
-        parser.add_argument("--weights", metavar="A,B", default="", help="a .caffemodel or .h5 file, or several")
+        _weights(parser)
     parser.add_argument("--iterations", type=_count, default=50, metavar="N", help="how many batches (default: 50)")
 
 
@@ -170,18 +185,14 @@ def check(parser: Parser) -> None:
 def summary(parser: Parser) -> None:
     """``netrun summary``"""
     parser.add_argument("file", metavar="FILE", help="a net, or a solver (its training net)")
-    _lenient(parser)
-    _state(parser)
-    _shapes(parser)
+    _looking(parser)
     _json(parser)
 
 
 def plan(parser: Parser) -> None:
     """``netrun plan``"""
     parser.add_argument("file", metavar="FILE", help="a net (its forward pass) or a solver (its training iteration)")
-    _lenient(parser)
-    _state(parser)
-    _shapes(parser)
+    _looking(parser)
     parser.add_argument("--device", default="null", metavar="D", help="the device it is planned for (default: null)")
     _numerics(parser)
     parser.add_argument("--recompute", action="store_true", help="as netrun train --recompute would run it")
@@ -199,9 +210,7 @@ def gradcheck(parser: Parser) -> None:
         "--tolerance", type=float, default=1e-5, metavar="E", help="relative error that is right (default: 1e-5)"
     )
     parser.add_argument("--seed", type=_whole, default=1, metavar="N", help="what random values follow from")
-    _lenient(parser)
-    _state(parser)
-    _shapes(parser)
+    _looking(parser)
     _json(parser)
 
 
@@ -272,9 +281,8 @@ def _convert(parser: Parser) -> None:
 
 def features(parser: Parser) -> None:
     """``netrun features``"""
-    parser.add_argument("file", nargs="?", metavar="MODEL", help="the net's prototxt (--model may be left out)")
-    parser.add_argument("--model", metavar="FILE", help="the net's prototxt, with data layers for the TEST phase")
-    parser.add_argument("--weights", metavar="A,B", default="", help="a .caffemodel or .h5 file, or several")
+    _net(parser, ", with data layers for the TEST phase")
+    _weights(parser)
     parser.add_argument("--blobs", metavar="A,B", default="", help="which blobs")
     parser.add_argument("--batches", type=_count, default=50, metavar="N", help="how many batches (default: 50)")
     parser.add_argument(
@@ -292,8 +300,7 @@ def features(parser: Parser) -> None:
 
 def infer(parser: Parser) -> None:
     """``netrun infer``"""
-    parser.add_argument("file", nargs="?", metavar="MODEL", help="the net's prototxt (--model may be left out)")
-    parser.add_argument("--model", metavar="FILE", help="the net's prototxt, with Input layers")
+    _net(parser, ", with Input layers")
     parser.add_argument("--weights", metavar="FILE", default="", help="a .caffemodel or .h5 file")
     parser.add_argument(
         "--input", metavar="FILE", default="-",
