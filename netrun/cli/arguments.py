@@ -14,7 +14,7 @@ from typing import NoReturn
 from ..errors import UsageError, nearest
 from ..version import __version__
 from . import flags
-from .flags import Parser
+from .flag_groups import Parser
 
 
 @dataclass(frozen=True)
