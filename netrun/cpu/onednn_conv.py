@@ -13,7 +13,7 @@ from typing import Any
 from ..expression import letters, parse
 from ..program import Call
 from ..types import PLAIN, Spec, Tensor, Window
-from . import dnnl, onednn_winograd
+from . import dnnl, onednn_points, onednn_winograd
 from .dnnl import Handle, Library, Unsupported
 from .layouts import CHANNELS_LAST, describe, format_of, full, is_half, of, packed, strides
 from .onednn_pointwise import chain_of, operand, post_operations
@@ -142,8 +142,9 @@ def _forward(lib: Library, call: Call) -> tuple[Convolution, Handle, Any, dict[i
 
 def conv(lib: Library, call: Call) -> Recipe:
     """Kernels.conv, with ``then`` applied to the result; also onednn.CONV_THEN."""
-    with suppress(Unsupported):
-        return onednn_winograd.forward(lib, call)
+    for quicker in (onednn_winograd.forward, onednn_points.conv):
+        with suppress(Unsupported):
+            return quicker(lib, call)
     c, pd, b, more = _forward(lib, call)
     r = Recipe(lib)
     source = r.as_wanted(Operand(c.own_x, ("x", 0)), lib.query(pd, dnnl.SRC))
@@ -170,6 +171,8 @@ def weight_layout(lib: Library, call: Call) -> str:
     points = onednn_winograd.packed_weights(lib, call)
     if points is not None:
         return points
+    if onednn_points.takes(call):
+        return PLAIN
     c, pd, *_ = _forward(lib, call)
     wanted = lib.query(pd, dnnl.WEIGHTS)
     return PLAIN if lib.same(wanted, c.own_w) else packed(lib, wanted, c.wide)
@@ -177,8 +180,9 @@ def weight_layout(lib: Library, call: Call) -> str:
 
 def conv_grad_x(lib: Library, call: Call) -> Recipe:
     """Kernels.conv_grad_x."""
-    with suppress(Unsupported):
-        return onednn_winograd.grad_x(lib, call)
+    for quicker in (onednn_winograd.grad_x, onednn_points.conv_grad_x):
+        with suppress(Unsupported):
+            return quicker(lib, call)
     w, dy, dx = call.tensors()
     c = Convolution(lib, dx.spec, w.spec, dy.spec, call.attrs["window"], call.attrs["groups"])
     hint, attributes = c.hint(), lib.attributes()
@@ -200,8 +204,9 @@ def conv_grad_x(lib: Library, call: Call) -> Recipe:
 
 def conv_grad_w(lib: Library, call: Call) -> Recipe:
     """Kernels.conv_grad_w; conv_grad_wb has the gradient of the bias as a second output."""
-    with suppress(Unsupported):
-        return onednn_winograd.grad_w(lib, call)
+    for quicker in (onednn_winograd.grad_w, onednn_points.conv_grad_w):
+        with suppress(Unsupported):
+            return quicker(lib, call)
     x, dy, dw, *more = call.tensors()
     c = Convolution(lib, x.spec, dw.spec, dy.spec, call.attrs["window"], call.attrs["groups"])
     hint, attributes = c.hint(), lib.attributes()

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from . import dnnl
 from .dnnl import ExecArg, Handle, Library
 from .memory import Array, chain
@@ -15,7 +18,10 @@ from .memory import Array, chain
 LINE = 64
 
 Place = tuple[str, int]
-"""Where memory of a kernel lies: (name of an argument, number within it), or ("", byte offset in the scratch)."""
+"""Where memory of a kernel lies: (name of an argument, number within it), ("", byte offset in the scratch), or
+(CONSTANT, number among the recipe's constants)."""
+
+CONSTANT = "="
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Recipe:
         self.lib = lib
         self._areas = 0
         self._pad = 0
+        self._constants: list[npt.NDArray[np.float32]] = []
         self._steps: list[tuple[Handle, list[tuple[int, Operand]], Handle] | Callable[..., Any]] = []
 
     @property
@@ -53,6 +60,16 @@ class Recipe:
         at = self._areas
         self._areas += -(-self.lib.nbytes(md) // LINE) * LINE
         return Operand(md, ("", at))
+
+    def constant(self, md: Handle, values: npt.NDArray[Any]) -> Operand:
+        """Numbers that are always the same, as an operand."""
+        size = values.size * 4
+        block = np.empty(size + LINE, np.uint8)
+        shift = -block.ctypes.data % LINE
+        kept = block[shift : shift + size].view(np.float32)
+        kept[:] = values.reshape(-1)
+        self._constants.append(kept)
+        return Operand(md, (CONSTANT, len(self._constants) - 1))
 
     def run(self, pd: Handle, operands: Mapping[int, Operand]) -> None:
         """Add a primitive with its operands by the library's argument numbers."""
@@ -90,16 +107,19 @@ class Recipe:
 
         def address(operand: Operand) -> int:
             name, number = operand.place
+            if name == CONSTANT:
+                return int(self._constants[number].ctypes.data)
             return operand.offset + (base + number if not name else int(arrays[name][number].ctypes.data))
 
         bound: list[Callable[[], Any]] = []
+        keep = arrays, scratch, self._constants
         for step in self._steps:
             if callable(step):
                 bound.append(step(address, arrays))
                 continue
             primitive, operands, pad = step
             named = [*operands, (dnnl.SCRATCHPAD, Operand(pad, ("", self._areas)))]
-            bound.append(self._execution(primitive, [(n, o.md, address(o)) for n, o in named], (arrays, scratch)))
+            bound.append(self._execution(primitive, [(n, o.md, address(o)) for n, o in named], keep))
         return bound[0] if len(bound) == 1 else chain(bound)
 
     def _execution(self, primitive: Handle, named: list[tuple[int, Handle, int]], keep: Any) -> Execution:
