@@ -42,7 +42,13 @@ def _geometry(call: Call, x: Tensor, w: Tensor, y: Tensor) -> Sizes:
     if window.kernel != (3, 3) or min(pads) < 0 or max(pads) >= r or tuple(reach) != y.shape[2:]:
         raise Unsupported("not for Winograd")
     half = is_half(x.spec.layout) or is_half(y.spec.layout)
-    return Sizes(x.shape[0], x.shape[1], y.shape[1], (y.shape[2], y.shape[3]), half)
+    inside = math.prod(_inside(*axis, r) for axis in zip(x.shape[2:], y.shape[2:], window.pad, strict=True))
+    return Sizes(x.shape[0], x.shape[1], y.shape[1], (y.shape[2], y.shape[3]), half, inside)
+
+
+def _inside(size: int, out: int, pad: int, r: int) -> float:
+    """The share of the taps of all windows along an axis that meet the map."""
+    return sum(min(i + r, pad + size) - max(i, pad) for i in range(out)) / (out * r)
 
 
 def packed_weights(lib: Library, call: Call) -> str | None:
@@ -190,7 +196,7 @@ def grad_x(lib: Library, call: Call) -> Recipe:
     """
     w, dy, dx = call.tensors()
     s = _geometry(call, dx, w, dy)
-    s = Sizes(s.n, s.k, s.c, (dx.shape[2], dx.shape[3]), s.half)
+    s = Sizes(s.n, s.k, s.c, (dx.shape[2], dx.shape[3]), s.half, s.inside)
     t = chosen(s)
     tiles = s.tiles(t.m)
     source = Maps(lib, dy.spec, t.m, t.side, [2 - p for p in call.attrs["window"].pad], tiles)

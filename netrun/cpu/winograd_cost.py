@@ -20,33 +20,35 @@ SIDES = {False: (2, 4), True: (2,)}
 """Sides of the tiles to choose from, by whether factors take 16 bits. Tiles of 4 need a quarter of the multiplications,
 tiles of 2 need 1 / 2.25; the rounding errors of 4 are three times as large, which bfloat16 cannot afford."""
 
-DIRECT = {False: 230.0, True: 460.0}
-"""Operations a nanosecond of the direct convolution."""
+DIRECT = {False: 220.0, True: 440.0}
+"""Operations a nanosecond of the direct convolution, which leaves out those with zeros of the border."""
 PRODUCT = {False: 200.0, True: 400.0}
 """Operations a nanosecond of the products."""
-VALUE = {2: 0.57, 4: 1.1}
+VALUE = {2: 0.33, 4: 0.48}
 """For each transformed number of a map, there or back: copies, transforms, the products' traffic."""
+READY = 0.16
+"""For each transformed number of the weights: the products' traffic."""
+WEIGHT = {2: 0.35, 4: 0.25}
+"""The same: their transform, if it is part of the call."""
 HALVES = 0.1
 """More for each number that is rounded to 16 bits."""
-WEIGHT = {2: 0.95, 4: 0.85}
-"""For each transformed number of the weights, if they have to be made."""
-READY = 0.2
-"""For each transformed number of the weights, if they are there."""
-CALL = 100_000.0
+CALL = 200_000.0
 """For threads that are woken and steps that are called."""
-MARGIN = 0.93
+MARGIN = 0.95
 """How much faster the estimate has to be: it may be wrong by a few per cent."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """A convolution: images, channels in and out, size of the result."""
+    """A convolution: images, channels in and out, size of the result, 16-bit factors."""
 
     n: int
     c: int
     k: int
     out: tuple[int, int]
     half: bool
+    inside: float = 1.0
+    """The share of multiplications whose factor is no zero of the border."""
 
     def tiles(self, m: int) -> tuple[int, int]:
         """Tiles down and across."""
@@ -55,15 +57,15 @@ class Sizes:
 
 def direct_time(s: Sizes) -> float:
     """Nanoseconds of the direct convolution."""
-    return 18 * s.n * s.c * s.k * math.prod(s.out) / DIRECT[s.half]
+    return 18 * s.n * s.c * s.k * math.prod(s.out) * s.inside / DIRECT[s.half]
 
 
 def filtered_time(s: Sizes, m: int, ready: bool = False) -> float:
     """Nanoseconds with tiles of m x m; ``ready``: with weights that are transformed already."""
-    points, tiles = (m + 2) ** 2, s.n * math.prod(s.tiles(m))
+    points, tiles, more = (m + 2) ** 2, s.n * math.prod(s.tiles(m)), HALVES if s.half else 0.0
     products = 2 * points * tiles * s.c * s.k / PRODUCT[s.half]
-    values = points * tiles * (s.c + s.k) * (VALUE[m] + (HALVES if s.half else 0))
-    weights = points * s.c * s.k * (READY if ready else WEIGHT[m] + (HALVES if s.half else 0))
+    values = points * tiles * (s.c + s.k) * (VALUE[m] + more)
+    weights = points * s.c * s.k * (READY if ready else READY + WEIGHT[m] + more)
     return products + values + weights + CALL
 
 

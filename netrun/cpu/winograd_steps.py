@@ -22,7 +22,7 @@ from .winograd import Matrix, Spare, gather, gather_room, sandwich, sandwich_roo
 
 CACHE = 32 << 20
 """Bytes of transformed values of one chunk, about: what stays in the last cache."""
-PIECE = 768 << 10
+PIECE = 512 << 10
 """Bytes one thread works on at a time, about: what stays in a core's own cache."""
 
 Step = Callable[[], Any]
@@ -51,13 +51,13 @@ class Maps:
         self.down, self.across = tiles
         self.images, self.channels, *self.size = spec.shape
         self.rows = m * (self.down - 1) + taps
-        self.wide = self.across + -(-(taps - m) // m)
+        self.columns = m * (self.across - 1) + taps
         self.chunk = 1
 
     @property
     def shape(self) -> Shape:
-        """Of the border and what is inside it, for one chunk: images, rows, columns/m, m, channels."""
-        return self.chunk, self.rows, self.wide, self.m, self.channels
+        """Of the border and what is inside it, for one chunk: images, rows, columns, channels."""
+        return self.chunk, self.rows, self.columns, self.channels
 
     def area(self, r: Recipe) -> Operand:
         """Scratch for a chunk with its border."""
@@ -65,8 +65,8 @@ class Maps:
 
     def inside(self, area: Operand, images: int) -> Operand:
         """The maps of some images within the border."""
-        _, rows, wide, m, c = self.shape
-        line = wide * m * c
+        _, rows, columns, c = self.shape
+        line = columns * c
         md = self.lib.strided((images, c, *self.size), (rows * line, 1, line, c))
         name, at = area.place
         return Operand(md, (name, at + 4 * (self.origin[0] * line + self.origin[1] * c)))
@@ -80,12 +80,11 @@ class Maps:
         """Add a step that makes the border zero; nothing else writes there."""
         top, left = self.origin
         height, width = self.size
-        if (top, left, top + height, left + width) == (0, 0, self.rows, self.wide * self.m):
+        if (top, left, top + height, left + width) == (0, 0, self.rows, self.columns):
             return
 
         def make(address: Address, _: Any) -> Step:
-            n, rows, wide, m, c = self.shape
-            whole = floats(address(area), n, rows, wide * m, c)
+            whole = floats(address(area), *self.shape)
             parts = [whole[:, :top], whole[:, top + height :], whole[:, top : top + height, :left],
                      whole[:, top : top + height, left + width :]]  # fmt: skip
             fills = [partial(part.fill, 0) for part in parts if part.size]
@@ -194,9 +193,9 @@ def to_tiles(
 ) -> None:
     """Add the transform of a chunk; with ``sums`` every piece's sum over all its positions, too."""
     m, a, c = maps.m, len(matrix), maps.channels
-    pieces = maps.pieces(images, a * maps.wide * m * c)
+    pieces = maps.pieces(images, a * maps.columns * c)
     n, rows = pieces[0]
-    room = spread_room(matrix, m, n.stop, rows.stop, maps.across, maps.wide, c)
+    room = spread_room(matrix, n.stop, rows.stop, maps.columns, c)
     first = sums.reserve(len(pieces)) if sums is not None else 0
 
     def make(address: Address, _: Any) -> Parts:

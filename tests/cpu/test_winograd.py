@@ -15,7 +15,7 @@ from netrun.cpu.fast import Fast
 from netrun.cpu.layouts import is_half, nbytes
 from netrun.cpu.onednn import CONV_THEN, GRAD_WB
 from netrun.cpu.reference import Reference
-from netrun.cpu.winograd import Linear, Matrix, linear, mirrored, tile, transposed
+from netrun.cpu.winograd import mirrored, tile
 from netrun.cpu.winograd_cost import Sizes, choice, direct_time, filtered_time
 from netrun.kernels import OPS, Op
 from netrun.program import Call
@@ -43,7 +43,7 @@ def force(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------------------ matrices
-def numbers(matrix: Matrix) -> Array:
+def exact(matrix: Any) -> Array:
     return np.array(matrix, dtype=np.float64)
 
 
@@ -52,31 +52,15 @@ def test_the_matrices_filter(m: int) -> None:
     t = tile(m, 3)
     generator = np.random.default_rng(0)
     d, g = generator.standard_normal(t.side), generator.standard_normal(3)
-    y = numbers(t.result) @ ((numbers(t.weights) @ g) * (numbers(t.data) @ d))
+    y = exact(t.result) @ ((exact(t.weights) @ g) * (exact(t.data) @ d))
     np.testing.assert_allclose(y, [d[i : i + 3] @ g for i in range(m)], 1e-12)
-    turned = numbers(t.result) @ ((numbers(mirrored(t.weights)) @ g) * (numbers(t.data) @ d))
+    turned = exact(t.result) @ ((exact(mirrored(t.weights)) @ g) * (exact(t.data) @ d))
     np.testing.assert_allclose(turned, [d[i : i + 3] @ g[::-1] for i in range(m)], 1e-12)
 
 
 def test_the_small_tile_is_the_known_one() -> None:
     """The points 0, 1, -1: additions alone."""
     assert all(abs(x) in (0, 1) for row in tile(2, 3).data + tile(2, 3).result for x in row)
-    assert len(linear(tile(2, 3).data).code) == 4
-
-
-@pytest.mark.parametrize("m", SIDES)
-def test_matrices_as_operations(m: int) -> None:
-    t = tile(m, 3)
-    found = [t.data, t.result, t.weights]
-    for matrix in (*found, *map(transposed, found), mirrored(t.weights)):
-        code = Linear(matrix)
-        given = np.random.default_rng(1).standard_normal((len(matrix[0]), 5)).astype("float32")
-        made = np.full((len(matrix), 5), np.nan, "float32")
-        for step in code.steps(list(given), list(made), list(np.full((code.temporaries, 5), np.nan, "float32"))):
-            step()
-        np.testing.assert_allclose(made, numbers(matrix) @ given, 1e-5, 1e-5)
-        dense = sum(2 * sum(x != 0 for x in row) - 1 for row in matrix)
-        assert len(code.code) <= dense, "sums of even and odd halves take fewer operations"
 
 
 # ---------------------------------------------------------------------------------------------------------- one kernel
@@ -177,7 +161,7 @@ def test_against_float64(case: Any, layout: str, m: int, force: Any, monkeypatch
     force(m)
     if case[0] == 5:
         monkeypatch.setattr(winograd_steps, "CACHE", 2 * (m + 2) ** 2 * 4 * 32 * (18 if m == 2 else 6) + 1)
-        monkeypatch.setattr(winograd_steps, "PIECE", 4096)
+        monkeypatch.setattr(winograd_steps, "PIECE", 2048)
     e = Exact(*case)
     (y,) = run(OPS["conv"], [e.x, e.w, e.b], [e.y.shape], [layout, PLAIN, PLAIN, layout], **e.attrs)
     near(y, e.y, layout)
@@ -267,7 +251,7 @@ def test_large_layers_are_filtered_and_small_ones_are_not() -> None:
     assert choice(Sizes(8, 512, 512, (28, 28), half=False)) == 4
     for side, c in ((56, 256), (28, 512), (14, 512), (12, 1024)):
         assert choice(Sizes(8, c, c, (side, side), half=False)) in (2, 4)
-    for n, side, c in ((1, 28, 16), (64, 28, 20), (16, 56, 64), (100, 32, 32), (1, 7, 64)):
+    for n, side, c in ((1, 28, 16), (64, 28, 20), (16, 56, 32), (100, 16, 32), (1, 7, 64)):
         assert choice(Sizes(n, c, c, (side, side), half=False)) == 0
     assert choice(Sizes(8, 512, 512, (28, 28), half=True)) == 2
     assert choice(Sizes(8, 512, 512, (28, 28), half=True), ready=True) == 2
