@@ -173,8 +173,8 @@ def _runs(*numbers: np.ndarray[Any, np.dtype[np.int64]]) -> list[tuple[int, int]
     return found
 
 
-def check(status: int, what: str) -> None:
-    """Raise DeviceError unless status, cuBLAS' or cuBLASLt's, is 0."""
+def check(status: int, what: str, *notes: str) -> None:
+    """Raise DeviceError, with further lines, unless status, cuBLAS' or cuBLASLt's, is 0."""
     if status:
         names = {
             1: "not initialised",
@@ -184,4 +184,4 @@ def check(status: int, what: str) -> None:
             13: "failed",
             15: "not supported",
         }
-        raise DeviceError(f"{what}: cuBLAS status {status} ({names.get(status, 'unknown')})")
+        raise DeviceError(f"{what}: cuBLAS status {status} ({names.get(status, 'unknown')})", None, list(notes))

@@ -31,6 +31,7 @@ _SIGNATURES = {
 TRANS_A, TRANS_B, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8
 MAX_WORKSPACE, REDUCTIONS, ALIGNMENT_A = 1, 3, 5  # ALIGNMENT_A, then those of B, C and D
 RELU, BIAS = 2, 4
+HINT = "NETRUN_CUDA_GEMM=blas in the environment keeps cuBLASLt out"
 _IN_COMPUTE_TYPE = 2
 """Partial sums are added up in float32, in the workspace: neither rounded to the type of a result nor in any order."""
 
@@ -169,4 +170,4 @@ class Lt:
 def _run(call: Callable[[], int], shape: Product) -> None:
     status = call()
     if status:
-        check(status, f"cublasLtMatmul {shape}")
+        check(status, f"cublasLtMatmul {shape}", HINT)

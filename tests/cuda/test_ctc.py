@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,7 @@ from cases import KernelCase, compare, run_case
 from cases.kernels import KERNELS
 from fakelibs import REFERENCE, Cudnn
 
-from layers_cuda import dnn_ctc, lazy
 from layers_cuda.device import Cuda
-from layers_cuda.dnn import declare as declare_dnn
 from netrun.errors import DataError, DeviceError
 from netrun.kernels import OPS
 from netrun.program import Call
@@ -96,15 +93,3 @@ def test_an_error_names_the_call(chosen: Any) -> None:
     with pytest.raises(DeviceError, match=r"cuDNN: CTC of \(6, 1, 5\): status 5000: out of luck") as found:
         _run(chosen(Failing())[0], [[1]], [6])
     assert "NETRUN_CUDA_CTC=own" in str(found.value)
-
-
-# ----------------------------------------------------------------------------------------------------- the real library
-def test_the_real_descriptor_takes_what_is_set() -> None:
-    try:
-        library = dnn_ctc.declare_ctc(declare_dnn(lazy.library("cudnn")))
-    except DeviceError as error:
-        pytest.skip(f"no cuDNN: {error.problems[0].what}")
-    made, values = dnn_ctc.loss(library), [ctypes.c_int(9) for _ in range(4)]
-    library.cudnnGetCTCLossDescriptor_v9.argtypes = [ctypes.c_void_p] * 5
-    assert library.cudnnGetCTCLossDescriptor_v9(made.pointer, *map(ctypes.addressof, values)) == 0
-    assert [v.value for v in values] == [0, 1, 0, 255]

@@ -151,8 +151,9 @@ def test_an_error_names_the_product(make_device: Make) -> None:
         def cublasLtMatmul(self, *args: Any) -> int:
             return 13
 
-    with pytest.raises(DeviceError, match=r"cublasLtMatmul Product\(m=3, n=5, k=4.*status 13 \(failed\)"):
+    with pytest.raises(DeviceError, match=r"cublasLtMatmul Product\(m=3, n=5, k=4.*status 13 \(failed\)") as found:
         run(make_device(cublasLt=Failing()), [normal(3, 4), normal(4, 5), normal(5), (3, 5)])
+    assert "NETRUN_CUDA_GEMM=blas" in str(found.value)
 
 
 def test_a_relu_moves_into_the_product_before_it() -> None:

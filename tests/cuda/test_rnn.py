@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import fakecupy
@@ -13,10 +12,8 @@ import pytest
 from cases.layers import LAYERS, LayerCase
 from fakelibs import Cublas, Cudnn
 
-from layers_cuda import lazy, rnn
+from layers_cuda import rnn
 from layers_cuda.device import Cuda
-from layers_cuda.dnn import CudnnError
-from layers_cuda.dnn import declare as declare_dnn
 from netrun.cli.timing import forward_backward
 from netrun.compiler.graph import State, build
 from netrun.compiler.record import record
@@ -294,52 +291,3 @@ def test_another_layout_of_weights_is_no_silent_mistake(chosen: Any) -> None:
 
     with pytest.raises(DeviceError, match=r"layer n: .*cuDNN 91900 keeps a matrix \(1, 6, 4\) of lstm 1x1"):
         run(programs(text("LSTM"))[0], chosen(Turned())[0])
-
-
-# ----------------------------------------------------------------------------------------------------- the real library
-@pytest.fixture(scope="module")
-def real() -> Any:
-    try:
-        return rnn.declare(declare_dnn(lazy.library("cudnn")))
-    except DeviceError as error:
-        pytest.skip(f"no cuDNN: {error.problems[0].what}")
-
-
-STACK = rnn.Stack("lstm", "float32", 7, 3, 5, 6, layers=2, ways=2, tensor=True, training=True)
-
-
-def test_the_real_descriptors_take_what_is_set(real: Any) -> None:
-    """What needs no device, read back; the order of the arguments is so shown to be right."""
-    values, names = [ctypes.c_int() for _ in range(12)], [ctypes.c_void_p(), ctypes.c_uint32()]
-    get = real.cudnnGetRNNDescriptor_v8
-    get.argtypes = [ctypes.c_void_p] * 15
-    for stack, math in ((STACK, 0), (replace(STACK, tensor=False), 3)):
-        net = rnn.network(real, stack, None)
-        assert get(net.pointer, *map(ctypes.addressof, (*values, *names))) == 0
-        assert [v.value for v in values] == [0, 2, 2, 1, 0, 0, 0, math, 5, 6, 6, 2]
-    data = rnn.sequences(real, "float32", 7, 3, 5)
-    lengths = (ctypes.c_int * 3)()
-    values = [ctypes.c_int() for _ in range(5)]
-    get = real.cudnnGetRNNDataDescriptor
-    get.argtypes = [*[ctypes.c_void_p] * 6, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
-    fill = ctypes.c_float(9)
-    where = [*map(ctypes.addressof, values), 3, ctypes.addressof(lengths), ctypes.addressof(fill)]
-    assert get(data.pointer, *where) == 0
-    assert [v.value for v in values] == [0, 1, 7, 3, 5]
-    assert list(lengths) == [7, 7, 7]
-    assert rnn.tensor(real, "float64", (4, 3, 6)).pointer
-
-
-@pytest.mark.parametrize("mode", rnn.MODES)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_real_library_takes_every_kind(mode: str, dtype: str, real: Any) -> None:
-    for layers in (1, 3):
-        for ways in (1, 2):
-            stack = rnn.Stack(mode, dtype, 7, 3, 5, 6, layers, ways)
-            assert rnn.network(real, stack, None).pointer
-            assert rnn.network(real, replace(stack, tensor=True), None).pointer
-
-
-def test_the_real_library_refuses_a_size_of_nothing(real: Any) -> None:
-    with pytest.raises(CudnnError, match="cudnnSetRNNDescriptor_v8"):
-        rnn.network(real, replace(STACK, size=0), None)
