@@ -23,6 +23,7 @@ from netrun.expression import (
     rule,
     substitute,
     text_of,
+    walk,
 )
 
 MATH: dict[str, Any] = {
@@ -138,3 +139,21 @@ def test_infinity_has_a_text() -> None:
 def test_the_derivative_of_a_choice_is_a_choice() -> None:
     assert text_of(derivative(parse("where(a > 0, sqrt(a), 2 * a)"), "a")) == "where(a > 0, 0.5 / sqrt(a), 2)"
     assert text_of(derivative(parse("where(a > b, a, b)"), "b")) == "where(a > b, 0, 1)"
+
+
+def test_parts_that_stand_in_a_tree_many_times_are_rewritten_once() -> None:
+    """x -> x * x thirty times over is a tree of a billion leaves, and thirty parts."""
+    tree: Node = Var("a")
+    for _ in range(30):
+        tree = Apply("mul", (tree, tree))
+    found = substitute(tree, {Var("a"): Var("b")})
+    for _ in range(30):
+        assert isinstance(found, Apply)
+        assert found.args[0] is found.args[1]
+        found = found.args[0]
+    assert found == Var("b")
+
+
+def test_a_zero_keeps_its_sign_where_a_tree_is_rewritten() -> None:
+    found = substitute(Apply("max", (Apply("abs", (Num(0.0),)), Apply("div", (Var("a"), Num(-0.0))))), {})
+    assert math.copysign(1, [n.value for n in walk(found) if isinstance(n, Num)][-1]) == -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,20 @@ class Var:
 
 @dataclass(frozen=True)
 class Apply:
-    """A function or operator over its arguments."""
+    """A function or operator over its arguments.
+
+    It knows its hash from the start: of a tree that is rewritten every part is looked up, which would walk all of it.
+    """
 
     op: str
     args: tuple[Node, ...]
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.op, self.args)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 Node = Num | Var | Apply
@@ -101,16 +111,25 @@ def names_in(node: Node) -> tuple[str, ...]:
 
 def walk(node: Node) -> Iterator[Node]:
     """Every node of the tree, the root first."""
-    yield node
-    if isinstance(node, Apply):
-        for arg in node.args:
-            yield from walk(arg)
+    open_ = [node]
+    while open_:
+        at = open_.pop()
+        yield at
+        if isinstance(at, Apply):
+            open_ += reversed(at.args)
 
 
 def substitute(node: Node, replace: Mapping[Node, Node]) -> Node:
     """The tree with every occurrence of a key replaced by its value (outermost match first)."""
-    if node in replace:
-        return replace[node]
-    if isinstance(node, Apply):
-        return call(node.op, *(substitute(a, replace) for a in node.args))
-    return node
+    made: dict[int, Node] = {}  # what stands in a tree several times is often one object
+
+    def put(at: Node) -> Node:
+        if at in replace:
+            return replace[at]
+        if not isinstance(at, Apply):
+            return at
+        if id(at) not in made:
+            made[id(at)] = call(at.op, *map(put, at.args))
+        return made[id(at)]
+
+    return put(node)
