@@ -125,7 +125,8 @@ def _adjoint(index: Index, part: Part, grad: Call) -> None:
     need("dout" not in g or index.unread(g["dout"]))
     ends = [(g[name], part.first[i]) for i, name in enumerate(("dfirst", "dfirst_cell")) if name in g]
     need(all(first is not None or index.unread(t) for t, first in ends))
-    part.dfirst = (*(None if index.unread(t) else t for t, _ in ends), None)[:2]  # type: ignore[assignment]
+    wanted = [None if index.unread(t) else t for t, _ in ends]
+    part.dfirst = wanted[0], wanted[1] if len(wanted) > 1 else None
     part.backward.append(grad)
     of_input, of_state = g["dx"], g.get("du", g["dx"])
     need(index.inner(of_input) and index.inner(of_state))

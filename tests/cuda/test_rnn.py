@@ -47,13 +47,15 @@ def text(kind: str, fields: str = "", width: int = SIZE, loss: bool = True, bott
     return made + LOSS.replace("WIDTH", str(width)) * loss
 
 
-def programs(net: str, precision: str = "FP32", deterministic: bool = False) -> tuple[Program, Program]:
+def programs(
+    net: str, precision: str = "FP32", deterministic: bool = False, dtype: str = "float32"
+) -> tuple[Program, Program]:
     """Forward and backward, and forward alone."""
     message, _ = parse(net, schema.NetParameter, "net")
     message.precision = precision  # type: ignore[assignment]
     message.deterministic = deterministic
     message.force_backward = True
-    graph = build(message, None, State.of(schema.NetState(phase="TRAIN")), seed=0)
+    graph = build(message, None, State.of(schema.NetState(phase="TRAIN")), seed=0, dtype=dtype)
     whole = forward_backward(record(graph))
     recording = record(graph)
     outputs = frozenset(recording.tensors[value] for _, value in graph.outputs)
@@ -68,7 +70,7 @@ def run(program: Program, device: Any) -> tuple[list[str], dict[str, Any]]:
     for tensor in program.tensors():
         if tensor.kind in ("learned", "state", "control"):
             session.write(tensor, rng.normal(0, 0.4, tensor.shape).astype(tensor.dtype))
-    session.feed({name: rng.normal(0, 1, t.shape).astype("float32") for name, t in program.feeds.items()})
+    session.feed({name: rng.normal(0, 1, t.shape).astype(t.dtype) for name, t in program.feeds.items()})
     session.run()
     session.run()
     found = {t.name: np.array(session.read(t)) for t in program.keeps}
@@ -258,6 +260,17 @@ def test_own_products_of_states(precision: str, computes: set[int], make_device:
     whole, _ = programs(text("LSTM"), precision)
     run(whole, make_device(cublas=library))
     assert set(library.computes) == computes
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_float64(name: str, chosen: Any) -> None:
+    """To the last digits: nothing is lost on the way into the block of weights and out of it."""
+    kind, fields, width = STACKS[name]
+    whole, _ = programs(text(kind, fields, width), dtype="float64")
+    kernels, got = run(whole, chosen()[0])
+    assert "rnn_stack_grad" in kernels
+    for what, exact in run(whole, Reference())[1].items():
+        np.testing.assert_allclose(got[what], exact, 1e-11, 1e-12, err_msg=what)
 
 
 def test_the_choice(make_device: Make, monkeypatch: pytest.MonkeyPatch) -> None:
