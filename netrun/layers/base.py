@@ -97,7 +97,7 @@ class Layer:
     """A loss layer: its first top has loss_weight 1 unless the prototxt says otherwise."""
     fed: ClassVar[bool] = False
     """The tops are written by the host before each forward (inputs and data layers)."""
-    options: ClassVar[Mapping[str, bool | int | float | str]] = {}
+    options: Mapping[str, bool | int | float | str] = {}
     """Names and defaults of the parameters given as ``option { key value }``."""
     skips: ClassVar[frozenset[int]] = frozenset()
     """Bottoms that never receive a gradient (labels, indices)."""

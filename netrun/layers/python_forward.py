@@ -90,7 +90,7 @@ class PythonForward(UserLayer, Formula):
 
     def __init__(self, message: schema.LayerParameter, context: Context | None = None, user: Any = None) -> None:
         self._class = user or self.made_of
-        self.options = getattr(self._class, "options", {})  # type: ignore[misc]
+        self.options = getattr(self._class, "options", {})
         super().__init__(message, context)
 
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
