@@ -142,7 +142,7 @@ def _forward(lib: Library, call: Call) -> tuple[Convolution, Handle, Any, dict[i
 
 def conv(lib: Library, call: Call) -> Recipe:
     """Kernels.conv, with ``then`` applied to the result; also onednn.CONV_THEN."""
-    for quicker in (onednn_winograd.forward, onednn_points.conv):
+    for quicker in (onednn_points.conv, onednn_winograd.forward):
         with suppress(Unsupported):
             return quicker(lib, call)
     c, pd, b, more = _forward(lib, call)
@@ -168,11 +168,11 @@ def weight_layout(lib: Library, call: Call) -> str:
     Raises:
         Unsupported: the library does not run the call.
     """
+    if onednn_points.takes(call):
+        return PLAIN
     points = onednn_winograd.packed_weights(lib, call)
     if points is not None:
         return points
-    if onednn_points.takes(call):
-        return PLAIN
     c, pd, *_ = _forward(lib, call)
     wanted = lib.query(pd, dnnl.WEIGHTS)
     return PLAIN if lib.same(wanted, c.own_w) else packed(lib, wanted, c.wide)
@@ -180,7 +180,7 @@ def weight_layout(lib: Library, call: Call) -> str:
 
 def conv_grad_x(lib: Library, call: Call) -> Recipe:
     """Kernels.conv_grad_x."""
-    for quicker in (onednn_winograd.grad_x, onednn_points.conv_grad_x):
+    for quicker in (onednn_points.conv_grad_x, onednn_winograd.grad_x):
         with suppress(Unsupported):
             return quicker(lib, call)
     w, dy, dx = call.tensors()

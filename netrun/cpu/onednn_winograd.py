@@ -1,4 +1,4 @@
-"""Convolutions of 3x3 with stride 1 by Winograd's filtering: transforms in NumPy, products by the library.
+"""Convolutions of 3x3 and 5x5 with stride 1 by Winograd's filtering: transforms in NumPy, products by the library.
 
 The wheel's library has the direct convolution alone, which already runs at the arithmetic peak. Here images are taken
 in chunks whose transformed values stay in the cache: the library copies a chunk from its home layout into channels last
@@ -39,11 +39,11 @@ def _geometry(call: Call, x: Tensor, w: Tensor, y: Tensor) -> Sizes:
     r = window.kernel[0]
     pads = (*window.pad, *window.pad_end)
     reach = [size + a + b - r + 1 for size, a, b in zip(x.shape[2:], window.pad, window.pad_end, strict=True)]
-    if window.kernel != (3, 3) or min(pads) < 0 or max(pads) >= r or tuple(reach) != y.shape[2:]:
+    if window.kernel not in ((3, 3), (5, 5)) or min(pads) < 0 or max(pads) >= r or tuple(reach) != y.shape[2:]:
         raise Unsupported("not for Winograd")
     half = is_half(x.spec.layout) or is_half(y.spec.layout)
     inside = math.prod(_inside(*axis, r) for axis in zip(x.shape[2:], y.shape[2:], window.pad, strict=True))
-    return Sizes(x.shape[0], x.shape[1], y.shape[1], (y.shape[2], y.shape[3]), half, inside)
+    return Sizes(x.shape[0], x.shape[1], y.shape[1], (y.shape[2], y.shape[3]), half, r, inside)
 
 
 def _inside(size: int, out: int, pad: int, r: int) -> float:
@@ -62,13 +62,16 @@ def packed_weights(lib: Library, call: Call) -> str | None:
     except Unsupported:
         return None
     size = t.side**2 * s.c * s.k * (2 if s.half else 4)
-    return f"work:{size}:{PACKED}{t.m}{'h' if s.half else ''}"
+    return f"work:{size}:{PACKED}{t.m}x{t.r}{'h' if s.half else ''}"
 
 
 def packed_tile(layout: str) -> tuple[Tile, bool] | None:
     """Tile and whether numbers take 16 bits, of weights in a layout that packed_weights named."""
     kind = layout.split(":")[-1]
-    return (tile(int(kind[len(PACKED)]), 3), kind.endswith("h")) if kind.startswith(PACKED) else None
+    if not kind.startswith(PACKED):
+        return None
+    m, _, r = kind.removeprefix(PACKED).rstrip("h").partition("x")
+    return tile(int(m), int(r)), kind.endswith("h")
 
 
 def rectifiers(call: Call) -> list[tuple[Any, ...]]:
@@ -94,7 +97,7 @@ def pack(lib: Library, call: Call) -> Recipe:
     r = Recipe(lib)
     work = Work(r)
     home = Operand(cube(lib, t.side**2, k, c, half=half), ("y", 0))
-    taps = r.area(taps_md(lib, k, c))
+    taps = r.area(taps_md(lib, k, c, t.r))
     r.reorder(Operand(lib.strided(w.shape, strides(w.shape)), ("x", 0)), taps)
     full = r.area(cube(lib, t.side**2, k, c)) if half else home
     to_points(work, t.weights, taps, full, k * c)
@@ -120,7 +123,7 @@ def _filter(
         return [*found, cube(lib, points, images * tiles, c, half=True)] if half else found
 
     inner, outer = (k, c) if turned else (c, k)
-    early = [] if ready else [taps_md(lib, outer, inner)]
+    early = [] if ready else [taps_md(lib, outer, inner, t.r)]
     if half and not ready:
         early.append(cube(lib, points, outer, inner))
     late, first = carved(r, values(chunk), early)
@@ -196,10 +199,10 @@ def grad_x(lib: Library, call: Call) -> Recipe:
     """
     w, dy, dx = call.tensors()
     s = _geometry(call, dx, w, dy)
-    s = Sizes(s.n, s.k, s.c, (dx.shape[2], dx.shape[3]), s.half, s.inside)
+    s = Sizes(s.n, s.k, s.c, (dx.shape[2], dx.shape[3]), s.half, s.r, s.inside)
     t = chosen(s)
     tiles = s.tiles(t.m)
-    source = Maps(lib, dy.spec, t.m, t.side, [2 - p for p in call.attrs["window"].pad], tiles)
+    source = Maps(lib, dy.spec, t.m, t.side, [s.r - 1 - p for p in call.attrs["window"].pad], tiles)
     result = Maps(lib, dx.spec, t.m, t.m, (0, 0), tiles)
     return _filter(lib, t, source, "dy", result, "dx", w, s.half, turned=True)
 
@@ -227,7 +230,7 @@ def grad_w(lib: Library, call: Call) -> Recipe:
         found = [cube(lib, points, images * each, n) for n in (s.c, s.k)]
         return [*found, *(cube(lib, points, images * each, n, half=True) for n in (s.c, s.k))] if half else found
 
-    late, last = carved(r, values(chunk), [taps_md(lib, s.k, s.c)])
+    late, last = carved(r, values(chunk), [taps_md(lib, s.k, s.c, s.r)])
     total = r.area(cube(lib, points, s.k, s.c))
     inside, outside = source.area(r), seed.area(r)
     source.clear(r, inside)

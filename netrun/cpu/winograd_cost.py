@@ -8,6 +8,7 @@ direct convolution and this one took turns. Cores that are slower or faster move
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .dnnl import Unsupported
@@ -16,19 +17,21 @@ from .winograd import Tile, tile
 ENABLED = True
 """Off for measurements of the direct convolution."""
 
-SIDES = {False: (2, 4), True: (2,)}
-"""Sides of the tiles to choose from, by whether factors take 16 bits. Tiles of 4 need a quarter of the multiplications,
-tiles of 2 need 1 / 2.25; the rounding errors of 4 are three times as large, which bfloat16 cannot afford."""
+SIDES: Mapping[tuple[int, bool], tuple[int, ...]] = {(3, False): (2, 4), (3, True): (2,), (5, False): (2,)}
+"""Sides of the tiles to choose from, by the side of the filter and whether factors take 16 bits. Tiles of 4 need a
+quarter of the multiplications of 3x3, tiles of 2 need 1 / 2.25, and 1 / 2.8 of 5x5; but the rounding errors with 6 x 6
+points are three times those with 4 x 4, which bfloat16 cannot afford."""
 
 DIRECT = {False: 220.0, True: 440.0}
 """Operations a nanosecond of the direct convolution, which leaves out those with zeros of the border."""
 PRODUCT = {False: 200.0, True: 400.0}
 """Operations a nanosecond of the products."""
-VALUE = {2: 0.33, 4: 0.48}
-"""For each transformed number of a map, there or back: copies, transforms, the products' traffic."""
+VALUE = {4: 0.33, 6: 0.48}
+"""For each number of a transformed map, by the side of its tiles, there or back: copies, transforms, the products'
+traffic."""
 READY = 0.16
 """For each transformed number of the weights: the products' traffic."""
-WEIGHT = {2: 0.35, 4: 0.25}
+WEIGHT = {4: 0.35, 6: 0.25}
 """The same: their transform, if it is part of the call."""
 HALVES = 0.1
 """More for each number that is rounded to 16 bits."""
@@ -40,13 +43,14 @@ MARGIN = 0.95
 
 @dataclass(frozen=True)
 class Sizes:
-    """A convolution: images, channels in and out, size of the result, 16-bit factors."""
+    """A convolution: images, channels in and out, size of the result, 16-bit factors, side of the filter."""
 
     n: int
     c: int
     k: int
     out: tuple[int, int]
     half: bool
+    r: int = 3
     inside: float = 1.0
     """The share of multiplications whose factor is no zero of the border."""
 
@@ -57,23 +61,25 @@ class Sizes:
 
 def direct_time(s: Sizes) -> float:
     """Nanoseconds of the direct convolution."""
-    return 18 * s.n * s.c * s.k * math.prod(s.out) * s.inside / DIRECT[s.half]
+    return 2 * s.r**2 * s.n * s.c * s.k * math.prod(s.out) * s.inside / DIRECT[s.half]
 
 
 def filtered_time(s: Sizes, m: int, ready: bool = False) -> float:
     """Nanoseconds with tiles of m x m; ``ready``: with weights that are transformed already."""
-    points, tiles, more = (m + 2) ** 2, s.n * math.prod(s.tiles(m)), HALVES if s.half else 0.0
+    side, tiles, more = m + s.r - 1, s.n * math.prod(s.tiles(m)), HALVES if s.half else 0.0
+    points = side**2
     products = 2 * points * tiles * s.c * s.k / PRODUCT[s.half]
-    values = points * tiles * (s.c + s.k) * (VALUE[m] + more)
-    weights = points * s.c * s.k * (READY if ready else READY + WEIGHT[m] + more)
+    values = points * tiles * (s.c + s.k) * (VALUE[side] + more)
+    weights = points * s.c * s.k * (READY if ready else READY + WEIGHT[side] + more)
     return products + values + weights + CALL
 
 
 def choice(s: Sizes, ready: bool = False) -> int:
     """The side of the tiles that are fastest; 0: the direct convolution is."""
-    if not ENABLED:
+    sides = SIDES.get((s.r, s.half), ())
+    if not ENABLED or not sides:
         return 0
-    best = min(SIDES[s.half], key=lambda m: filtered_time(s, m, ready))
+    best = min(sides, key=lambda m: filtered_time(s, m, ready))
     return best if filtered_time(s, best, ready) < MARGIN * direct_time(s) else 0
 
 
@@ -86,4 +92,4 @@ def chosen(s: Sizes, ready: bool = False) -> Tile:
     m = choice(s, ready)
     if not m:
         raise Unsupported("the direct convolution is faster")
-    return tile(m, 3)
+    return tile(m, s.r)

@@ -152,9 +152,9 @@ def cube(lib: Library, *shape: int, half: bool = False) -> Handle:
     return lib.strided(shape, strides(shape), dnnl.BF16 if half else dnnl.F32)
 
 
-def taps_md(lib: Library, k: int, c: int) -> Handle:
-    """Weights K C 3 3 that lie as 3 3 K C."""
-    return lib.strided((k, c, 3, 3), (c, 1, 3 * k * c, k * c))
+def taps_md(lib: Library, k: int, c: int, r: int) -> Handle:
+    """Weights K C r r that lie as r r K C."""
+    return lib.strided((k, c, r, r), (c, 1, r * k * c, k * c))
 
 
 def to_points(work: Work, matrix: Matrix, given: Operand, out: Operand, count: int) -> None:
@@ -221,7 +221,7 @@ def from_tiles(
 ) -> None:
     """Add the transform of a chunk of products into maps, with the bias and ReLU."""
     m, a, c = maps.m, len(matrix[0]), maps.channels
-    pieces = maps.pieces(images, a * (m + 2) * maps.across * c)
+    pieces = maps.pieces(images, a * m * maps.across * c)
     n, rows = pieces[0]
 
     def make(address: Address, arrays: Any) -> Parts:
