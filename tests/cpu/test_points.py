@@ -57,6 +57,7 @@ SHAPES = {
     "whole tiles": ((16, 20, 12, 12), 50, (0, 0)),
     "tiles that stick out, padding": ((17, 24, 7, 10), 40, (2, 1)),
     "blocked channels": ((16, 32, 8, 8), 64, (2, 2)),
+    "two chunks": ((34, 24, 16, 16), 24, (2, 2)),
     "one tile": ((16, 48, 8, 7), 48, (0, 0)),
 }
 
@@ -95,6 +96,11 @@ def test_frozen_sessions_see_changed_weights() -> None:
         np.testing.assert_allclose(session.read(y), 25 * 48 * value, 1e-4)
 
 
+@pytest.mark.parametrize(("images", "size"), [(34, 17), (16, 16), (160, 20), (5, 5), (67, 67)])
+def test_chunks_divide_the_images(images: int, size: int) -> None:
+    assert onednn_points.chunk(Spec((images, 32, 16, 16)), Spec((images, 32, 16, 16))) == size
+
+
 WINDOW = Window((5, 5))
 BIG = Spec((64, 20, 12, 12)), Spec((50, 20, 5, 5)), Spec((64, 50, 8, 8))
 
@@ -109,7 +115,8 @@ BIG = Spec((64, 20, 12, 12)), Spec((50, 20, 5, 5)), Spec((64, 50, 8, 8))
         (Spec((64, 20, 12, 12)), Spec((50, 20, 3, 3)), Spec((64, 50, 10, 10)), Window((3, 3)), 1, False),
         (Spec((1, 20, 12, 12)), BIG[1], Spec((1, 50, 8, 8)), WINDOW, 1, False),  # rows of one image
         (Spec((64, 1, 28, 28)), Spec((20, 1, 5, 5)), Spec((64, 20, 24, 24)), WINDOW, 1, False),  # hardly any products
-        (Spec((256, 64, 27, 27)), Spec((192, 64, 5, 5)), Spec((256, 192, 23, 23)), WINDOW, 1, False),  # 700 MB
+        (Spec((256, 64, 27, 27)), Spec((192, 64, 5, 5)), Spec((256, 192, 23, 23)), WINDOW, 1, True),
+        (Spec((257, 64, 27, 27)), Spec((192, 64, 5, 5)), Spec((257, 192, 23, 23)), WINDOW, 1, False),  # a prime: 600 MB
         (Spec(BIG[0].shape, layout="last/bf16"), *BIG[1:], WINDOW, 1, False),
     ],
 )
