@@ -19,7 +19,7 @@ from .config import schema
 from .data.feeder import Feeder
 from .device import Array, Device
 from .errors import NetrunError
-from .forms import Form, check_parameters, recompiled
+from .forms import Form, check_parameters, laid, recompiled
 from .homes import Seen, read, write
 from .layers.feeders import DummyFeeder
 from .layers.inputs import MemoryData
@@ -127,18 +127,19 @@ class Engine:
         """Compile backward too. What it needs of a forward pass that ran without it (where the maxima were) is worked
         out once more, in memory of its own, so that nothing that can be seen changes."""
         self.recall()
+        self.own.unlay()
         self.both_ways = True
         graph, fed, before = self.graph, self.now.session.fed, self.now
         self._forms.clear()
         self.now = self._settle(graph)
-        for name, tensor in before.whole.data.items():
-            self._carry(self.now.whole.data[name], before.array(tensor))
         whole = self.now.whole
         aside = Visible(self.device)
         again = open_session((whole.recording, whole.program), recompiled, self.device, self.shared, aside)
         for position, shapes in fed:  # what the data layers brought last
             self.now.session.fit(position, shapes)
             again.fit(position, shapes)
+        for name, tensor in before.whole.data.items():
+            self._carry(whole.data[name], before.array(tensor))
         if not self.forwards:
             return
         inputs = [*whole.recording.feeds.values(), *whole.recording.states.values(), whole.recording.clock]
@@ -147,8 +148,10 @@ class Engine:
         again.part(lambda origin: not origin.endswith("'"))()
         seen = {*whole.recording.tensors.values(), *whole.gradients.values()}
         for tensor in whole.program.keeps - seen:
-            if tensor.name in aside and tensor.kind == "buffer":
-                self.now.session.write(tensor, again.read(tensor))
+            found = again.resolve(tensor)
+            kept = again.program.homes[found].tensor if found in again.program.homes else tensor
+            if kept.name in aside and kept.kind == "buffer":
+                self.now.session.write(kept, again.read(kept))
 
     def _carry(self, tensor: Tensor, before: Array) -> None:
         """Bring over what lay somewhere else, where either place has a form that is the device's own."""
@@ -171,24 +174,33 @@ class Engine:
             return
         for memory in (self.shared, self.own):
             memory.send()
+        self.own.unlay()
         try:
             form = self._settle()
             check_parameters(self.graph, form.whole.recording.graph)
         except NetrunError:
             self.shapes = before
+            self._lay(self.now)
             raise
         old = self.graph
         if form.lean is not None and self.now.lean is not None:
             form.lean.follow(self.now.lean)
         self.now = form
+        self._lay(form)
         for name, feeder in list((self.feeders or {}).items()):
             if isinstance(feeder, DummyFeeder) and self.feeders is not None:
                 del self.feeders[name]
         self._fill_constants({(top.blob, top.spec) for node in old.nodes for top in node.tops})
 
+    def _lay(self, form: Form) -> None:
+        self.own.unlay(values=False)
+        if "session" in form.__dict__:
+            self.own.lay(laid(form, form.session))
+
     def rebind(self) -> None:
         """Bind again: the memory of parameters is another one now."""
         self.recall()
+        self.own.unlay()
         self._forms.clear()
         self.now = self._settle(None)
 
@@ -230,7 +242,8 @@ class Engine:
         memory, home = self._home(tensor)
         if isinstance(home, np.ndarray):
             return home
-        return memory.look(*self._rooted(tensor, home)).reshape(tensor.shape)
+        found = memory.look(*self._rooted(tensor, home))
+        return found if found.shape == tensor.shape else found.reshape(tensor.shape)
 
     def put(self, tensor: Tensor, values: Any) -> None:
         """Write a tensor."""
@@ -240,6 +253,7 @@ class Engine:
         memory.version += 1
         if isinstance(home, np.ndarray):
             self.device.write(home, values)
+            memory.written(self.now.owner(tensor))
             return
         root, owned = self._rooted(tensor, home)
         memory.put(root, owned, np.reshape(values, root.shape))
@@ -318,11 +332,11 @@ class Engine:
         self._run(self.now, True, low, high)
 
     def _run(self, form: Form, backward: bool, low: int, high: int) -> None:
-        part = form.part(backward, low, high)
+        part, made = form.part(backward, low, high)
         shared, own = self.shared, self.own
         if shared.looked or own.looked:
             shared.send()
-            own.send()
+            own.send(made)
             part()
             shared.renew()
             own.renew()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Form:
     memories: tuple[Visible, Visible]
     both_ways: bool
     rooms: Rooms
-    parts: dict[tuple[bool, int, int], Callable[[], None]] = field(default_factory=dict)
+    parts: dict[tuple[bool, int, int], tuple[Callable[[], None], frozenset[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         graph, clock = self.whole.recording.graph, self.whole.recording.clock
@@ -47,7 +48,7 @@ class Form:
         self._alias: dict[Tensor, Tensor] | None = None
         if may_be_lean(self.whole, device, self.both_ways):
             self._alias = elide_copies(self.whole.program)[1]
-            self.lean = Lean(self.whole, self.owner, self.array, self.memories, self.rooms, self._again)
+            self.lean = Lean(self.whole, self.owner, self.array, self._show, self.memories, self.rooms, self._again)
         nodes, calls = graph.nodes, (self.whole.program if self.lean else self.session.program).calls
         self.loose, self.varying = graph.loose, bool(graph.varying)
         self.clocked = self.loose or any(t.root is clock for call in calls for t in call.tensors())
@@ -57,7 +58,9 @@ class Form:
     @cached_property
     def session(self) -> Session:
         """The session that keeps everything."""
-        return self.bind()
+        session = self.bind()
+        self.memories[1].lay(laid(self, session))
+        return session
 
     @property
     def bound(self) -> Session:
@@ -82,19 +85,36 @@ class Form:
         found = memory.array(tensor.root)
         return found if tensor.shape == tensor.root.shape else memory.device.view(found, tensor.shape)
 
-    def part(self, backward: bool, low: int, high: int) -> Callable[[], None]:
-        """The function that runs the layers ``low`` to ``high``, both included, forward or backward."""
+    def _show(self, root: Tensor) -> np.ndarray[Any, Any]:
+        """The host array of what owns its memory, on a host device."""
+        memory = self.memories[root.kind not in SHARED]
+        if "session" in self.__dict__ and root in self.session.program.homes:
+            return memory.look(root, self.session.array(root))
+        return memory.window(root, memory.array(root))
+
+    def part(self, backward: bool, low: int, high: int) -> tuple[Callable[[], None], frozenset[str]]:
+        """The function that runs the layers ``low`` to ``high``, both included, forward or backward; and the names of
+        what it makes anew."""
         key = backward, low, high
         if key not in self.parts:
             self.parts[key] = part_of(self, backward, low, high)
         return self.parts[key]
 
     def _again(self) -> None:
-        self.part(False, 0, len(self.whole.recording.graph.nodes) - 1)()
+        self.part(False, 0, len(self.whole.recording.graph.nodes) - 1)[0]()
+        self.memories[1].renew()
 
 
-def part_of(form: Form, backward: bool, low: int, high: int) -> Callable[[], None]:
-    """The function that runs the layers ``low`` to ``high``, both included, forward or backward."""
+def laid(form: Form, session: Session) -> dict[Tensor, Array]:
+    """What a session on the host keeps in layouts of the device's own, and people may look at."""
+    if form.whole.recording.graph.loose or not hasattr(session.device, "laid"):
+        return {}
+    return {t: session.array(t) for t in session.program.homes if t.kind != "buffer"}
+
+
+def part_of(form: Form, backward: bool, low: int, high: int) -> tuple[Callable[[], None], frozenset[str]]:
+    """The function that runs the layers ``low`` to ``high``, both included, forward or backward; and the names of what
+    it makes anew, whatever was there."""
     nodes = form.whole.recording.graph.nodes
     wanted = {node.name for node in nodes[low : high + 1]}
     names = {node.name for node in nodes}
@@ -108,8 +128,16 @@ def part_of(form: Form, backward: bool, low: int, high: int) -> Callable[[], Non
 
     step = form.session.part(within)
     before, after = form.whole.moves(backward, low, high)
+    program, known = form.session.program, {source.root for source, _ in before}
+    stands_for = {home.tensor: t for t, home in program.homes.items()}
+    made: set[Tensor] = set()
+    for call in program.calls:
+        if within(call.origin):
+            known.update(t.root for t in call.reads() if t.root not in made)
+            made.update(t.root for t in call.writes() if t.root not in known)
+    names_made = frozenset(stands_for[t].name for t in made if t in stands_for)
     if not before and not after:
-        return step
+        return step, names_made
     session = form.session
 
     def move(pairs: Sequence[Move]) -> None:
@@ -123,7 +151,7 @@ def part_of(form: Form, backward: bool, low: int, high: int) -> Callable[[], Non
         step()
         move(after)
 
-    return run
+    return run, names_made
 
 
 def recompiled(graph: Graph) -> tuple[Recording, Program]:

@@ -1,4 +1,4 @@
-"""Kept values that lie on a device otherwise than people see them: in 16 bits, with channels last, or scaled.
+"""Kept values that lie on a device otherwise than people see them: in 16 bits, with channels last or in blocks, scaled.
 
 A net that keeps all its blobs would gain little from 16 bits if every blob were kept in float32 besides. So a device
 may say in ``Program.homes`` where it has a kept tensor in a form of its own; whoever looks gets the plain one.
@@ -57,7 +57,7 @@ class Seen:
             self.device.write(self.array, given)
 
     def _plain(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        found = values.astype(self.spec.dtype).reshape(self._lying)
+        found = values.astype(self.spec.dtype, copy=False).reshape(self._lying)
         if self.axes:
             found = found.transpose(self.axes)
         if self.scale is not None:

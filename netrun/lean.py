@@ -54,7 +54,8 @@ class Lean:
     Args:
         whole: the net, and the program that keeps everything.
         owner: the tensor whose memory another one is, where everything is kept.
-        home: the array of such an owner, where it is looked at.
+        home: the plain array of such an owner.
+        show: the same for somebody who looks, with what was made last.
         shared, own: memory of the parameters, and of what is looked at.
         again: runs the pass with everything kept.
     """
@@ -64,12 +65,13 @@ class Lean:
         whole: Whole,
         owner: Callable[[Tensor], Tensor],
         home: Callable[[Tensor], Array],
+        show: Callable[[Tensor], np.ndarray[Any, Any]],
         memories: tuple[Visible, Visible],
         rooms: Rooms,
         again: Callable[[], None],
     ) -> None:
-        self._whole, self._owner, self._home, self._again = whole, owner, home, again
-        self._memories, self._rooms = memories, rooms
+        self._whole, self._owner, self._home, self._show, self._again = whole, owner, home, show, again
+        self._rooms = rooms
         self._shared, self._own = memories
         recording = whole.recording
         weighted = [v for n in recording.graph.nodes for v, w in zip(n.tops, n.loss_weights, strict=True) if w]
@@ -132,7 +134,9 @@ class Lean:
     def _bring(self, root: Tensor) -> None:
         """What the last pass made of something it kept is in its home from now on."""
         if self._ran is not None and root in self._waiting:
-            np.copyto(self._home(root), self._ran.array(root))
+            array = self._ran.array(root)
+            np.copyto(self._home(root), array if isinstance(array, np.ndarray) else self._ran.read(root))
+            self._own.written(root)
             self._waiting.discard(root)
 
     def follow(self, before: Lean) -> None:
@@ -149,7 +153,7 @@ class Lean:
     def look(self, tensor: Tensor) -> np.ndarray[Any, Any]:
         """The array of a blob or parameter, for reading and writing."""
         root = self.looked(tensor)
-        window = self._memories[root.kind not in SHARED].window(root, self._home(root))
+        window = self._show(root)
         return window if window.shape == tensor.shape else window.reshape(tensor.shape)
 
     def looked(self, tensor: Tensor) -> Tensor:
@@ -192,6 +196,8 @@ class Lean:
         finally:
             for home, value in zip(homes, values, strict=True):
                 np.copyto(home, value)
+            for root in session.keeps:
+                self._own.written(root)
 
 
 def may_be_lean(whole: Whole, device: Device, both_ways: bool) -> bool:

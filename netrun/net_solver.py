@@ -1,7 +1,7 @@
 """A solver whose nets can be looked at and worked with between its steps: ``solver.net``, ``solver.test_nets``.
 
 It trains as :class:`netrun.solver.Solver` does, in the same order and wording, but on nets compiled with everything
-kept: that takes more memory, and it is a little slower.
+kept, so that anything can be looked at: that takes more memory, and fuses less.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from .homes import Seen, later, read, write
 from .kernels import CHANGES
 from .program import Arg, Call, Home, Program
 from .shortage import shortage
-from .types import PERSISTENT, Shape, Spec, Tensor
+from .types import PERSISTENT, PLAIN, Shape, Spec, Tensor
 
 Fed = tuple[tuple[int, tuple[Shape, ...]], ...]
 """Positions of data layers, and the shapes that each brings."""
@@ -46,13 +46,16 @@ class Memory:
         found = self._arrays.get((tensor.name, tensor.spec))
         if found is None:
             size, block = self._blocks.get(tensor.name, (-1, None))
-            fresh = size < tensor.spec.nbytes
+            wanted = size_of(tensor.spec, self.device)
+            fresh = size < wanted
             if fresh:
-                block = self.device.allocate(max(tensor.spec.nbytes, 1))
-                self._blocks[tensor.name] = tensor.spec.nbytes, block
+                block = self.device.allocate(max(wanted, 1))
+                self._blocks[tensor.name] = wanted, block
             found = self._arrays[tensor.name, tensor.spec] = self.device.array(block, 0, tensor.spec)
             if fresh:
-                self.device.write(found, np.zeros(tensor.shape, "float32" if "float" in tensor.dtype else tensor.dtype))
+                kind = "float32" if "float" in tensor.dtype else tensor.dtype
+                zeros = np.zeros(tensor.shape, kind) if tensor.spec.layout == PLAIN else np.zeros(found.shape, "uint8")
+                self.device.write(found, zeros)
         return found
 
     def packed(self, tensor: Tensor) -> Array:
@@ -70,7 +73,11 @@ class Memory:
             if home.tensor is not tensor:
                 self.foreign.add((home.tensor.name, home.tensor.spec))
             factor = None if scale is None else self.array(scale)
-            self._seen[key] = Seen(self.device, self.array(home.tensor), tensor.spec, home.axes, factor)
+            array, spec = self.array(home.tensor), home.tensor.spec
+            if spec.layout != PLAIN and isinstance(array, np.ndarray):
+                device: Any = self.device  # one that lays arrays out knows what is in them
+                array = device.laid(array, spec)
+            self._seen[key] = Seen(self.device, array, tensor.spec, home.axes, factor)
         return self._seen[key]
 
     def holds(self, tensor: Tensor) -> bool:

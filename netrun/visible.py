@@ -1,15 +1,16 @@
 """Memory that people look into: host arrays with a home on any device, and blobs, the pairs of them under a name.
 
-On a host device an array is the memory itself. Elsewhere reading one brings the value over. From then on the host copy
-is the newer one: it goes back to the device before the next run, and a copy that somebody still holds is renewed after
-it, so that holding ``blob.data`` means the same on every device.
+On a host device an array is the memory itself. Elsewhere, and where a host device keeps it in a layout of its own,
+reading one brings the value over. From then on the host copy is the newer one: it goes back to the device before the
+next run, and a copy that somebody still holds is renewed after it, so that holding ``blob.data`` means the same on
+every device.
 """
 
 from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from .device import Array, Device
 from .errors import UsageError
 from .homes import read, write
 from .session import Memory
-from .types import Axes, Shape, Spec, Tensor
+from .types import PLAIN, Axes, Shape, Spec, Tensor
 
 
 class ShapeMismatchError(UsageError, ValueError):
@@ -52,6 +53,10 @@ class _Copy:
         """Whether an array that was handed out is still in use: every view of ``host`` counts as a reference to it."""
         return sys.getrefcount(self.host) > 2
 
+    def written(self) -> None:
+        """The host array holds what the device does not have."""
+        self.current = self.newer = True
+
     def send(self) -> None:
         """Before a run: what was written goes to the device."""
         if self.newer:
@@ -60,9 +65,30 @@ class _Copy:
 
     def renew(self) -> None:
         """After a run: the device's value is the newer one."""
-        self.current = False
+        self.current = self.newer = False
         if self.held():
             self.open()
+
+
+class _Plain(_Copy):
+    """The plain memory of something that a host device keeps in a layout of its own: filled when somebody looks."""
+
+    def __init__(self, memory: Visible, tensor: Tensor, home: Array) -> None:
+        self.device, self.home = memory.device, home
+        self._memory, self._tensor = memory, tensor
+        self.current = self.newer = tensor.name in memory  # values from before it was laid out
+
+    @property
+    def host(self) -> np.ndarray[Any, Any]:  # type: ignore[override]
+        """The plain array."""
+        return self._memory.window(self._tensor, self._memory.array(self._tensor))
+
+    def open(self) -> np.ndarray[Any, Any]:
+        super().open()
+        return self.host
+
+    def held(self) -> bool:
+        return self._memory.held(self._tensor)
 
 
 class Visible(Memory):
@@ -90,6 +116,31 @@ class Visible(Memory):
             copy = self._copies[key] = _Copy(self.device, home, tensor.spec)
         return copy.open()
 
+    def lay(self, tensors: Mapping[Tensor, Array]) -> None:
+        """From now on these tensors' values lie in those homes, in layouts of the device's own; what they hold now goes
+        there before the next run."""
+        for tensor, home in tensors.items():
+            self._copies[tensor.name, tensor.spec] = _Plain(self, tensor, home)
+
+    def unlay(self, values: bool = True) -> None:
+        """From now on everything lies in plain memory, with its ``values``."""
+        for key, copy in list(self._copies.items()):
+            if isinstance(copy, _Plain):
+                if values:
+                    copy.open()
+                del self._copies[key]
+
+    def written(self, tensor: Tensor) -> None:
+        """The host array of a tensor was written to."""
+        copy = self._copies.get((tensor.name, tensor.spec))
+        if copy is not None:
+            copy.written()
+
+    def held(self, tensor: Tensor) -> bool:
+        """Whether somebody holds the window of a tensor."""
+        found = self._windows.get(tensor.name)
+        return found is not None and found[0] is tensor and sys.getrefcount(found[1][0]) > 2
+
     def window(self, tensor: Tensor, home: Array) -> np.ndarray[Any, Any]:
         """The host array ``home`` of a tensor that owns it, in a form that tells whether somebody holds on to it."""
         found = self._windows.get(tensor.name)
@@ -109,9 +160,10 @@ class Visible(Memory):
     def moved(self, device: Device) -> Visible:
         """The same values on another device."""
         self.send()
+        self.unlay()
         other = Visible(device)
         for (name, spec), array in self._arrays.items():
-            if (name, spec) in self.foreign:
+            if (name, spec) in self.foreign or spec.layout != PLAIN:
                 continue
             other.write(Tensor(name, spec), self.device.read(array))
         return other
@@ -128,15 +180,22 @@ class Visible(Memory):
         """The device's own array, holding the newest values; whoever gets it may write into it. A host copy if the
         device has none in that form."""
         copy = self._copies.get((tensor.name, tensor.spec))
+        if isinstance(copy, _Plain):
+            return copy.open()
         if copy is not None:
             copy.send()
             copy.current = False
         return home if hasattr(home, "__dlpack__") else read(self.device, home)
 
-    def send(self) -> None:
-        """Before a run: everything that was written into host copies goes to the device."""
-        for copy in self._copies.values():
-            copy.send()
+    def send(self, made: Container[str] = ()) -> None:
+        """Before a run: everything that was written into host copies goes to the device.
+
+        Args:
+            made: names of what the run makes anew, whatever was there.
+        """
+        for (name, _), copy in self._copies.items():
+            if copy.newer and name not in made:
+                copy.send()
 
     def renew(self) -> None:
         """After a run: host copies that nobody holds are out of date, the others are renewed."""

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     memory = Memory(device)
     initialise(recording, memory, seed=0)
     load_weights(recording, memory, args, log)
-    runner = Runner("test0", recording, open_session((recording, program), compiled, device, memory))
+    runner = Runner("test0", recording, open_session((recording, program), compiled, device, memory, frozen=True))
     runner.open()
     bar = Bar(sys.stderr, "features", args.batches) if is_terminal(sys.stderr) else None
     try:

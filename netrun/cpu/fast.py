@@ -7,16 +7,18 @@ back the step to run. What has no such function runs as the reference does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..device import Step
+from ..kernels import OPS
 from ..program import Call, Program
-from ..types import PLAIN, Spec
+from ..types import PLAIN, Spec, Tensor, resolve_shape
 from . import conv, ctc, dense, dnnl, lrn, pointwise, pool, rows, sequence, shape
 from .host import step_of
-from .layouts import nbytes
+from .layouts import Laid, nbytes
 from .memory import chain
 from .onednn import GRAD_WB, Recipes
 from .prepare import prepare
@@ -94,6 +96,39 @@ class Fast(Reference):
         if spec.layout == PLAIN:
             return super().array(memory, offset, spec)
         return memory[offset : offset + nbytes(spec)]
+
+    def laid(self, memory: Any, spec: Spec) -> Laid:
+        """What ``array`` gave for a spec that is not plain, as an array to ``read``, ``write`` and ``view``."""
+        return Laid(memory, spec, spec.shape)
+
+    def view(self, array: Any, shape: Sequence[int]) -> Any:
+        """The same elements under another shape."""
+        if isinstance(array, Laid):
+            return Laid(array.memory, array.spec, resolve_shape(shape, array.spec.count))
+        return super().view(array, shape)
+
+    def read(self, array: Any) -> Any:
+        """A plain copy."""
+        if not isinstance(array, Laid):
+            return super().read(array)
+        values = np.empty(array.spec.shape, array.spec.dtype)
+        self._reorder(array.spec, replace(array.spec, layout=PLAIN), array.memory, values)
+        return values.reshape(array.shape)
+
+    def write(self, array: Any, values: Any) -> None:
+        """Copy ``values``, of the same count, in."""
+        if not isinstance(array, Laid):
+            super().write(array, values)
+            return
+        plain = np.ascontiguousarray(values, array.spec.dtype).reshape(array.spec.shape)
+        self._reorder(replace(array.spec, layout=PLAIN), array.spec, plain, array.memory)
+
+    def _reorder(self, source: Spec, target: Spec, x: Any, y: Any) -> None:
+        call = Call(OPS["copy"], (Tensor("x", source), Tensor("y", target)), {}, "")
+        recipe = self.recipes.of(call) if self.recipes is not None else None
+        if recipe is None:
+            raise TypeError(f"nothing copies {source} to {target}, though something laid it out")
+        recipe.bind({"x": (x,), "y": (y,)}, np.empty(recipe.scratch, np.uint8))()
 
     def workspace(self, call: Call) -> int:
         """Scratch bytes of the call."""

@@ -102,6 +102,19 @@ def of(lib: Library, spec: Spec) -> Handle:
     return describe(lib, spec.shape, spec.layout, spec.dtype)
 
 
+class Laid:
+    """An array in a layout that only the library reads, for who looks at its values: see ``Fast.read`` and ``write``.
+
+    Args:
+        memory: its bytes.
+        spec: how it lies.
+        shape: as what the values are seen; the spec's shape, or the same number of values along other axes.
+    """
+
+    def __init__(self, memory: Any, spec: Spec, shape: Shape) -> None:
+        self.memory, self.spec, self.shape = memory, spec, shape
+
+
 def preferred_block(lib: Library) -> int:
     """Channels of a block in the layout the library itself picks for an ordinary convolution here; 1: none."""
     x = lib.tagged((1, 64, 14, 14), dnnl.ANY)

@@ -137,10 +137,10 @@ def pool_avg_grad(lib: Library, call: Call) -> Recipe:
 
 # --------------------------------------------------------------------------------------------------------------- moves
 def copy(lib: Library, call: Call) -> Recipe:
-    """Kernels.copy between layouts."""
+    """Kernels.copy between layouts, or within one that is not plain."""
     x, y = tensors(call)
-    if x.shape != y.shape or x.spec.layout == y.spec.layout:
-        raise Unsupported("no change of layout")
+    if x.shape != y.shape or x.spec.layout == y.spec.layout == PLAIN:
+        raise Unsupported("NumPy's is the same")
     r = Recipe(lib)
     if y.spec.layout.startswith("work:"):
         md, shape = format_of(lib, y.spec.layout)

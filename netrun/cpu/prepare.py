@@ -2,7 +2,8 @@
 
 Activations that convolutions make or read get the layout convolutions are fastest in; so does everything that is
 connected to them through kernels that keep a layout (pooling, ReLU, sums, concat, normalisation). At the border of such
-a region stands a copy between layouts. What is fed, kept or carried over stays plain, so nobody outside ever sees one.
+a region stands a copy between layouts. What is fed, kept or carried over stays plain, so nobody outside ever sees one;
+but what is ``visible`` lies in its layout, and a session converts it for who looks.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from itertools import pairwise
 from typing import Any
 
 from ..kernels import CHANGES, OPS
-from ..program import Arg, Call, Program
-from ..types import PERSISTENT, PLAIN, Tensor
+from ..program import Arg, Call, Home, Program
+from ..types import PLAIN, Tensor
 from . import onednn_norm, onednn_spatial
 from .dnnl import Unsupported
 from .fuse import fused, readers_of
@@ -70,7 +71,11 @@ class _Layouts:
         self._versions: dict[tuple[Tensor, str, str], Tensor] = {}
         self._origin = ""
         self._calls: list[Call] = []
-        self._fixed = {t for t in program.tensors() if t in program.keeps or t.kind in PERSISTENT}
+        # what code of a user's own gets into its hands is the memory itself: it may write there
+        given = {t.root for call in program.calls if call.op.name == "host" for t in call.tensors()}
+        self._kept = (program.keeps & program.visible) - given
+        self._homes: dict[Tensor, Home] = {}
+        self._fixed = {t for t in program.persistent() if t not in self._kept}
         self._joined = [_connected(call) for call in program.calls]
         for group in self._joined:
             for a, b in pairwise(group):
@@ -143,7 +148,7 @@ class _Layouts:
                 self._with_private(call, group)
             elif not self._in_layout(call, group, self._wanted(group)):
                 self._plainly(call)
-        return self.program.having(self._calls)
+        return self.program.having(self._calls).housed(self._homes)
 
     def _halved(self, call: Call) -> bool:
         """Emit a product of 16-bit copies of its factors, if it is large enough for that to pay; the sum is full."""
@@ -157,7 +162,7 @@ class _Layouts:
             return False
         found = []
         for t, half in zip((a, b), halves, strict=True):
-            key = (t.root, f"{half.spec}", self._origin if t.root in self._fixed else "")
+            key = (t.root, f"{half.spec}", self._once(t))
             if key not in self._versions:
                 self._calls.append(Call(OPS["copy"], (self._version(t, PLAIN), half), {}, self._origin))
                 self._versions[key] = half
@@ -183,9 +188,11 @@ class _Layouts:
             size = self._work_bytes(call, layout) if self._private[kept] else 0
             if size is None:
                 continue
-            made = Tensor(kept.name, replace(kept.spec, layout=work(size)), kept.kind)
+            made = self._own_form(kept, work(size))
             self._native[kept] = made
             if all(self._can(c, layout, made) for c in self._private[kept]) and self._in_layout(call, group, layout):
+                if kept in self._kept:
+                    self._homes[kept] = Home(made)
                 return
             del self._native[kept]
         if wanted == PLAIN or not self._in_layout(call, group, wanted):
@@ -193,6 +200,8 @@ class _Layouts:
 
     def _work_bytes(self, call: Call, layout: str) -> int | None:
         x, y = call.reads()[0], call.writes()[0]
+        if x.dtype != "float32":
+            return None
         given, out = replace(x.spec, layout=layout), replace(y.spec, layout=layout)
         try:
             if call.op.name == "lrn":
@@ -240,7 +249,9 @@ class _Layouts:
                 return put(t)
             if spec.layout == PLAIN:
                 return t
-            made = Tensor(t.root.name, spec, t.kind)
+            made = self._own_form(t, spec.layout)
+            if t.root in self._kept:
+                self._homes[t.root] = Home(made)
             if t.root in self._fixed:
                 after.append(Call(OPS["copy"], (made, t.root), {}, call.origin))
             else:
@@ -251,6 +262,15 @@ class _Layouts:
         self._calls.append(done)
         self._calls += after
         return True
+
+    def _own_form(self, t: Tensor, layout: str) -> Tensor:
+        """The tensor that stands for one in another layout; what is kept has the plain memory besides, by its name."""
+        name = f"{t.root.name}@{layout}" if t.root in self._kept else t.root.name
+        return Tensor(name, replace(t.spec, layout=layout), t.kind)
+
+    def _once(self, t: Tensor) -> str:
+        """What is kept may be written from outside between two layers: a copy of it serves this layer only."""
+        return self._origin if t.root in self._fixed or t.root in self._kept else ""
 
     def _is_work(self, t: Tensor) -> bool:
         return self._native.get(t.root, t).spec.layout.startswith("work:")
@@ -267,8 +287,7 @@ class _Layouts:
         native = self._native.get(t.root, t.root)
         if native.spec.layout == layout:
             return native.view(t.shape) if native is not t.root else t
-        # What is kept may be written from outside between two layers: a copy serves one layer only.
-        key = (t.root, layout, self._origin if t.root in self._fixed else "")
+        key = (t.root, layout, self._once(t))
         if key not in self._versions:
             made = Tensor(t.root.name, replace(t.root.spec, layout=layout), "buffer")
             self._calls.append(Call(OPS["copy"], (native, made), {}, self._origin))
@@ -309,7 +328,7 @@ def _connected(call: Call) -> list[Tensor]:
         found = (args[0], args[2], args[3])
     elif name == "concat" and call.attrs["axis"] == 1:
         found = call.tensors()
-    elif name == "slice":
+    elif name == "slice" or (name == "copy" and len({t.shape for t in call.tensors()}) == 1):
         found = args
     elif name == "pointwise":
         y = call.writes()[0]
