@@ -139,7 +139,7 @@ def has_plan(device: Cuda, call: Call) -> bool:
     return not case.empty and case.window.rank >= 2 and _plan(device, case) is not None
 
 
-def writes_parts(device: Cuda, call: Call) -> bool:
+def takes_parts(device: Cuda, call: Call) -> bool:
     """Whether cuDNN runs a convolution with the attribute ``begin`` as it stands, with all that is fused into it."""
     case, begin = Case.of(call), call.attrs["begin"]
     step = itemsize(case.dtype) * (1 if case.last else math.prod(case.y[2:]))
@@ -180,8 +180,7 @@ def conv(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     x, w, b, y = args
     case = Case.of(call)
     plan = _plan(device, case)
-    if case.within:  # nothing but its address is asked for
-        y = y.reshape(-1)[call.attrs["begin"] * (1 if case.last else math.prod(case.y[2:])) :]
+    y = _own(case, call, y)
     fused = plan.problem if plan is not None else None
     wide = () if case.last else (1,) * (args[-1].ndim - 2)
     bias = b if b is None or (fused and fused.bias) else b.reshape(-1, *wide)
@@ -199,14 +198,19 @@ def conv_grad_x(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> 
     """Kernels.conv_grad_x, bound."""
     w, dy, dx = args
     case = Case.of(call)
-    return _product(device, call, case, _plan(device, case), (dx, w, dy), None, scratch)
+    return _product(device, call, case, _plan(device, case), (dx, w, _own(case, call, dy)), None, scratch)
 
 
 def conv_grad_w(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     """Kernels.conv_grad_w, bound."""
     x, dy, dw = args
     case = Case.of(call)
-    return _product(device, call, case, _plan(device, case), (x, dw, dy), None, scratch)
+    return _product(device, call, case, _plan(device, case), (x, dw, _own(case, call, dy)), None, scratch)
+
+
+def _own(case: Case, call: Call, y: Any) -> Any:
+    """The output from the call's own channels on; nothing but its address is asked for."""
+    return y.reshape(-1)[call.attrs["begin"] * (1 if case.last else math.prod(case.y[2:])) :] if case.within else y
 
 
 def _product(

@@ -21,7 +21,7 @@ from netrun.types import Spec, Tensor, resolve_shape
 from . import blas, half, lazy, stacks
 from .capture import Bound, Captured, Stepwise
 from .choice import chosen
-from .conv import has_plan, writes_parts
+from .conv import has_plan, takes_parts
 from .describe import describe
 from .dnn import Dnn, Plan
 from .dnn import declare as declare_dnn
@@ -258,7 +258,7 @@ class Cuda:
     def prepare(self, program: Program) -> Program:
         """The program with convolutions that apply the ReLU behind them, and its numerics said by its calls."""
         sizes = self._rnn_sizes if self._recurrent == "cudnn" else None
-        return prepare(program, lambda call: has_plan(self, call), lambda call: writes_parts(self, call), sizes)
+        return prepare(program, lambda call: has_plan(self, call), lambda call: takes_parts(self, call), sizes)
 
     def _rnn_sizes(self, stack: Stack) -> tuple[int, int] | None:
         made = self.rnn.made(stack)

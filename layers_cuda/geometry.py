@@ -85,6 +85,37 @@ def axes_defines(rank: int) -> Defines:
     return (("RANK", str(rank)), ("AXES(X)", " ".join(f"X({j})" for j in range(rank))))
 
 
+@dataclass(frozen=True)
+class Cut:
+    """What a call works on where some of its tensors are parts of larger ones.
+
+    shape   of the part, which is that of the others
+    axis    along which the larger ones are longer
+    begins  for each tensor of the call where its part begins along that axis; -1: it is not larger
+    """
+
+    shape: tuple[int, ...]
+    axis: int
+    begins: tuple[int, ...]
+
+    @property
+    def run(self) -> int:
+        """Elements of the part that lie side by side."""
+        return math.prod(self.shape[self.axis :])
+
+    def part(self, array: Any, position: int) -> tuple[Any, int]:
+        """The array of tensor ``position`` from its part on, and how far the runs of the part lie apart in it."""
+        begin = self.begins[position]
+        if begin < 0:
+            return array, self.run
+        apart = math.prod(array.shape[self.axis :])
+        return array.reshape(-1)[begin * math.prod(array.shape[self.axis + 1 :]) :], apart
+
+    def __str__(self) -> str:
+        begins = " ".join("-" if b < 0 else str(b) for b in self.begins)
+        return f"({'x'.join(map(str, self.shape))} axis {self.axis} from {begins})"
+
+
 def fold(shape: Sequence[int], shapes: Sequence[Sequence[int]], apart: Sequence[Any] = ()) -> Axes:
     """Merge the axes of ``shape`` over which the tensors of ``shapes`` broadcast to it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from netrun.expression import letters
 from netrun.program import Call
 
 from .expressions import cuda_expression
-from .geometry import Axes, fold, index_of, indices, real_defines, real_of, vector_of
+from .geometry import VECTOR, Axes, Cut, Defines, aligned, fold, index_of, indices, real_defines, real_of, vector_of
 from .launch import BLOCK, CTYPES, Kernel, Step, nothing
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def copy(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
 
 def pointwise(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     """Kernels.pointwise, bound."""
+    if "cut" in call.attrs:
+        return _within(device, args[0], args[1], call.attrs["expr"], call.attrs["cut"])
     return expression(device, args[0], args[1], call.attrs["expr"])
 
 
@@ -52,16 +55,46 @@ def expression(device: Cuda, xs: Sequence[Any], y: Any, expr: str) -> Step:
     axes = fold(y.shape, [x.shape for x in xs])
     wide = [x for x, mask in zip(xs, axes.masks, strict=True) if axes.wide(mask)]
     width = vector_of(axes, [*wide, y])
+    return _launch(device, axes, width, xs, y, expr, axes.count)
+
+
+def _within(device: Cuda, xs: Sequence[Any], y: Any, expr: str, cut: Cut) -> Step:
+    """The same where some of the arrays are parts of larger ones."""
+    if not math.prod(cut.shape):
+        return nothing
+    shapes = [x.shape if begin < 0 else cut.shape for x, begin in zip(xs, cut.begins, strict=False)]
+    axes = fold(cut.shape, shapes, [i >= cut.axis for i in range(len(cut.shape))])
+    most = max(a.size for a in (*xs, y))
+    parts, pitches = zip(*(cut.part(a, i) for i, a in enumerate((*xs, y))), strict=True)
+    wide = [a for a, mask in zip(parts, (*axes.masks, -1), strict=True) if axes.wide(mask)]
+    rows = next(k for k in range(axes.rank + 1) if math.prod(axes.sizes[k:]) == cut.run)
+    fits = rows < axes.rank and all(n % VECTOR == 0 for n in (axes.sizes[-1], *pitches))
+    width = VECTOR if fits and aligned(wide) else 1
+    return _launch(device, axes, width, parts[:-1], parts[-1], expr, most, (("ROWS", str(rows)),), pitches)
+
+
+def _launch(
+    device: Cuda,
+    axes: Axes,
+    width: int,
+    xs: Sequence[Any],
+    y: Any,
+    expr: str,
+    most: int,
+    more: Defines = (),
+    pitches: Sequence[int] = (),
+) -> Step:
     dtypes = [x.dtype.name for x in xs]
     kernel = Kernel("pointwise", "pointwise", (
-        *real_defines(real_of([y.dtype.name], dtypes), axes.count, y.dtype.name, *dtypes),
+        *real_defines(real_of([y.dtype.name], dtypes), most, y.dtype.name, *dtypes),
         *axes.defines(),
         ("INPUTS(X)", inputs(letters(len(xs)), dtypes, axes.masks)),
         ("OUT", CTYPES[y.dtype.name]),
         ("EXPR", cuda_expression(expr)),
         ("V", str(width)),
+        *more,
     ))  # fmt: skip
-    values = [*xs, y, *indices(axes.count, [axes.count, *axes.sizes])]
+    values = [*xs, y, *indices(most, [axes.count, *axes.sizes, *pitches])]
     return device.launcher.step(kernel, device.launcher.blocks(-(-axes.count // width)), BLOCK, values)
 
 

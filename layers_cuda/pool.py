@@ -28,10 +28,17 @@ def _step(device: Cuda, name: str, call: Call, tensors: Sequence[Any], x: Any, y
     told = [("LAST", "1")] if last else []
     if "count" in call.attrs:
         told.append(("COUNTING", _COUNTING[call.attrs["count"]]))
-    kernel = Kernel("pool", name, (*type_defines(x.dtype.name, count), *window_defines(call.attrs["window"]), *told))
     numbers = [over.size, x.shape[-1]] if last else [over.size]
+    cut = call.attrs.get("cut")
+    if cut is not None:  # y is a part of a larger tensor
+        position = next(i for i, begin in enumerate(cut.begins) if begin >= 0)
+        part, apart = cut.part(y, position)
+        tensors = [*tensors[:position], part, *tensors[position + 1 :]]
+        told.append(("PART", "1"))
+        numbers = [math.prod(cut.shape) if over is y else over.size, *numbers[1:], cut.run, apart]
+    kernel = Kernel("pool", name, (*type_defines(x.dtype.name, count), *window_defines(call.attrs["window"]), *told))
     values = [*tensors, *indices(count, numbers), *sizes(_space(x.shape, last), _space(y.shape, last))]
-    return device.launcher.step(kernel, device.launcher.blocks(over.size), BLOCK, values)
+    return device.launcher.step(kernel, device.launcher.blocks(numbers[0]), BLOCK, values)
 
 
 def pool_max(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
@@ -86,13 +93,18 @@ def pool_random(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> 
     return _step(device, "pool_random", call, args, x, y, y)
 
 
+def whole_planes(call: Call) -> bool:
+    """Whether a pool_avg is a mean over whole planes."""
+    x, y = call.tensors()
+    last = bool(call.attrs.get("last"))
+    return x.spec.count > 0 and _whole(call.attrs["window"], _space(x.shape, last), _space(y.shape, last))
+
+
 def workspace(device: Cuda, call: Call) -> int:
     """Bytes of the partial results of a mean over whole planes."""
     x, y = call.tensors()
     last = bool(call.attrs.get("last"))
-    if not x.spec.count or not _whole(call.attrs["window"], _space(x.shape, last), _space(y.shape, last)):
-        return 0
-    return scratch_bytes(device, [_flat(x.shape, y.shape, last)], (1,))
+    return scratch_bytes(device, [_flat(x.shape, y.shape, last)], (1,)) if whole_planes(call) else 0
 
 
 BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {

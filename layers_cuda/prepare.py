@@ -36,7 +36,7 @@ def _never(call: Call) -> bool:
 def prepare(
     program: Program,
     has_plan: Callable[[Call], bool] = _never,
-    writes_parts: Callable[[Call], bool] = _never,
+    takes_parts: Callable[[Call], bool] = _never,
     sizes: Sizes | None = None,
 ) -> Program:
     """The program as a GPU runs it: fused, with its numerics in its calls and tensors, and with channels last where
@@ -44,7 +44,7 @@ def prepare(
 
     Args:
         has_plan: whether the device runs a convolution with the attribute ``last``.
-        writes_parts: whether it runs one with the attribute ``begin``.
+        takes_parts: whether it runs one with the attribute ``begin``.
         sizes: what cuDNN needs for a recurrent stack; None leaves those to own kernels. A program that is to give the
             same bits every time does so as well: cuDNN does not promise that.
     """
@@ -53,7 +53,7 @@ def prepare(
     made = _marked(_fused(program))
     if program.numerics.precision != "FP32":
         made = narrowed(channels_last(made, has_plan))
-    return joined(made, writes_parts)
+    return joined(made, takes_parts)
 
 
 def _marked(program: Program) -> Program:

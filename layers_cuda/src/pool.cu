@@ -1,12 +1,21 @@
 // Pooling over the planes of N C S; with LAST of N S C. One thread an output (gradients: an input); no atomics, so the
-// same bits each time.
+// same bits each time. With PART the floats of the windows' side (y, dy) are runs that lie `pitch` apart in a larger
+// tensor.
 #include "common.cuh"
 #include "window.cuh"
+
+#ifdef PART
+#define PART_PARAMETERS , const I run, const I pitch
+#define AT(element) ((element) + quotient(element, run) * (pitch - run))
+#else
+#define PART_PARAMETERS
+#define AT(element) (element)
+#endif
 
 // A thread's element `own` of its plane, and where that plane begins in the tensor it numbers (near, of near_plane
 // elements) and in the other one (far); neighbours within a plane lie STEP apart.
 #ifdef LAST
-#define COUNT const I count, const I channels
+#define COUNT const I count, const I channels PART_PARAMETERS
 #define STEP channels
 #define LOCATE(near_plane, far_plane)                                             \
   const I row = quotient(i, channels), channel = i - row * channels;              \
@@ -14,7 +23,7 @@
   const int own = (int)(row - image * (near_plane));                              \
   const I far = image * (far_plane) * channels + channel;
 #else
-#define COUNT const I count
+#define COUNT const I count PART_PARAMETERS
 #define STEP 1
 #define LOCATE(near_plane, far_plane)                                             \
   const I plane = quotient(i, (I)(near_plane));                                   \
@@ -42,7 +51,7 @@ extern "C" __global__ void pool_max(const T *__restrict__ x, T *__restrict__ y, 
       if (fresh || !(best >= value || best != best)) best = value;  // NaN comes through
     };
     inputs_of<0>(o, inputs, 0, 0, meet);
-    y[i] = to<T>(best);
+    y[AT(i)] = to<T>(best);
     index[i] = at;
   }
 }
@@ -57,7 +66,7 @@ extern "C" __global__ void pool_max_grad(const int *__restrict__ index, const T 
     R sum = 0;
     auto meet = [&](int output, int, const Place &) {
       const I at = far + (I)output * STEP;
-      if (index[at] == own) sum += to<R>(dy[at]);
+      if (index[at] == own) sum += to<R>(dy[AT(at)]);
     };
     outputs_of<0>(p, outputs, 0, 0, o, meet);
     dx[i] = to<T>(sum);
@@ -105,7 +114,7 @@ extern "C" __global__ void pool_avg(const T *x, T *y, COUNT SPACE(WINDOW_PARAMET
     R sum = 0;
     auto meet = [&](int position, int) { sum += to<R>(of[(I)position * STEP]); };
     inputs_of<0>(o, inputs, 0, 0, meet);
-    y[i] = to<T>(sum / divisor_of(o, inputs, COUNTING()));
+    y[AT(i)] = to<T>(sum / divisor_of(o, inputs, COUNTING()));
   }
 }
 
@@ -117,7 +126,7 @@ extern "C" __global__ void pool_avg_grad(const T *dy, T *dx, COUNT SPACE(WINDOW_
     unravel(own, inputs, p);
     R sum = 0;
     auto meet = [&](int output, int, const Place &o) {
-      sum += to<R>(dy[far + (I)output * STEP]) / divisor_of(o, inputs, COUNTING());
+      sum += to<R>(dy[AT(far + (I)output * STEP)]) / divisor_of(o, inputs, COUNTING());
     };
     outputs_of<0>(p, outputs, 0, 0, at, meet);
     dx[i] = to<T>(sum);

@@ -113,12 +113,15 @@ def test_bias_and_relu_fuse(planner: Dnn) -> None:
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_a_part_of_a_larger_tensor_is_written(dtype: str, last: bool, planner: Dnn) -> None:
+def test_a_part_of_a_larger_tensor_is_written_and_read(dtype: str, last: bool, planner: Dnn) -> None:
     """What slices.py asks for, with bias and ReLU: a branch of an inception of GoogLeNet."""
     shapes = (32, 192, 28, 28), (64, 192, 1, 1), (32, 64, 28, 28)
     problem = Problem("fprop", dtype, *shapes, (1, 1), (0, 0), (0, 0), (1, 1), bias=True, relu=True)
     wanted = replace(problem, last=last, within=256, tensor=last)
     assert next(planner.plans(wanted, CAP), None) is not None
+    for kind in ("dgrad", "wgrad"):  # whose gradient is a part
+        adjoint = replace(wanted, kind=kind, bias=False, relu=False)
+        assert next(planner.plans(adjoint, CAP), None) is not None, kind
 
 
 def test_a_plan_outlives_the_process(planner: Dnn) -> None:
