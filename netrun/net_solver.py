@@ -21,7 +21,7 @@ from .loss_scale import FIRST, LossScale
 from .net import Net
 from .program import Call, Program, Recorder
 from .runner import Output, Runner
-from .session import Session
+from .session import Session, chance
 from .solver import Solver
 from .solver_nets import SolverNet, net_to_train, nets_to_test
 from .sparse import asked_for, is_dense
@@ -127,6 +127,8 @@ class NetSolver(Solver):
             if _tied_otherwise(self.test_nets[-1], self.net):
                 self.test_nets[-1].share_with(self.net)
             self.runners.append(NetRunner(f"test{i}", self.test_nets[-1]))
+        if self.net.graph.numerics.deterministic:
+            self.log(chance(self.net._engine.now.whole.program), "solver.cpp:57")
         self.log("Solver scaffolding done.", "solver.cpp:57")
 
     def _open(self, found: SolverNet, stream: str) -> Net:

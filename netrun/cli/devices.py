@@ -27,8 +27,16 @@ def run(args: argparse.Namespace) -> int:
         DeviceError, UsageError: a GPU asked for with --gpu cannot be used.
     """
     if args.gpu:
-        for number in args.gpu.replace("all", "0").split(","):
-            print(f"cuda:{number}  {open_device(f'cuda:{number}').name}")
+        numbers = "0" if args.gpu == "all" else args.gpu
+        for number in numbers.split(","):
+            open_device(f"cuda:{number}")
+        lines = [line for line in _gpu() if line.startswith("cuda:")]
+        wanted = [f"cuda:{number}" for number in args.gpu.split(",")]
+        chosen = [line for line in lines if args.gpu == "all" or line.split()[0] in wanted]
+        if args.json:
+            results.print_json(chosen)
+        else:
+            print("\n".join(chosen))
         return 0
     gpu, reason = "", ""
     try:

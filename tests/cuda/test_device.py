@@ -24,6 +24,7 @@ from layers_cuda.device import Cuda, describe, open_device
 from layers_cuda.launch import Kernel, nothing, sequence
 from layers_cuda.prepare import prepare
 from layers_cuda.source import files, kernels_of, source_of
+from netrun.cli import main
 from netrun.device import Device
 from netrun.errors import DeviceError, OutOfMemoryError, UsageError
 from netrun.expression import rule
@@ -334,6 +335,30 @@ def test_describe(monkeypatch: pytest.MonkeyPatch) -> None:
         "libnccl cannot be loaded",
         "    pip install nvidia-nccl-cu13  (for several GPUs; a run uses one)",
     ]  # fmt: skip
+
+
+def test_devices_as_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """GPU, driver, cuDNN, and what is missing with the line that brings it; --gpu shows the cards alone."""
+
+    def load(name: str) -> Any:
+        if name == "nccl":
+            return SimpleNamespace(ncclGetVersion=lambda at: setattr(at._obj, "value", 22809))
+        raise DeviceError(f"lib{name} cannot be loaded", None, [lazy.missing_line(name)])
+
+    monkeypatch.setattr(lazy, "cupy", lambda what: fakecupy)
+    monkeypatch.setattr(lazy, "library", load)
+    assert main(["devices"]) == 0
+    text = capsys.readouterr().out
+    for line in (
+        "cuda:0     a GPU", "CUDA driver 13.0", "cuda:0  stand-in, 8 GiB, sm_90", "libcudnn cannot be loaded",
+        "pip install 'netrun-trainer[cuda13]'  (or alone: pip install nvidia-cudnn-cu13)", "nccl 2.28.9",
+    ):  # fmt: skip
+        assert line in text
+    for asked in ("0", "all"):
+        assert main(["device_query", "--gpu", asked]) == 0
+        assert capsys.readouterr().out == "cuda:0  stand-in, 8 GiB, sm_90\n"
+    assert main(["devices", "--gpu", "0,4"]) == 2
+    assert "this machine has 1 GPU" in capsys.readouterr().err
 
 
 def test_importing_needs_nothing() -> None:
