@@ -16,7 +16,7 @@ import numpy as np
 from netrun.errors import DeviceError, OutOfMemoryError
 from netrun.kernels import OPS
 from netrun.program import Call, Program
-from netrun.types import Spec, Tensor, resolve_shape
+from netrun.types import Spec, Tensor, itemsize, resolve_shape
 
 from . import blas, half, lazy, stacks
 from .capture import Bound, Captured, Stepwise
@@ -158,12 +158,10 @@ class Cuda:
             OutOfMemoryError: there is not so much memory.
             DeviceError: it does not run.
         """
-        p, width = (
-            plan.problem,
-            np.dtype(plan.problem.dtype if plan.problem.dtype != "bfloat16" else "float16").itemsize,
-        )
-        shapes = [p.x, p.w, p.y] + ([(p.y[1],)] if p.bias else [])
-        arrays = [self.allocate(math.prod(shape) * width) for shape in shapes]
+        p = plan.problem
+        whole = (p.y[0], p.within or p.y[1], *p.y[2:])
+        shapes = [p.x, p.w, whole] + ([(p.y[1],)] if p.bias else [])
+        arrays = [self.allocate(math.prod(shape) * itemsize(p.dtype)) for shape in shapes]
         step = self.dnn.step(plan, arrays, self.allocate(max(plan.workspace, 1)))
         events = [self.xp.cuda.Event() for _ in range(4)]
         for array in arrays:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,17 @@ def test_tuning_measures_on_the_device(make_device: Make, monkeypatch: pytest.Mo
     assert device.plans.best(PROBLEM) is not None
     assert len(library.executed) == 2 * 4
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_tuning_has_room_for_the_tensor_around_a_part(make_device: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan whose output lies in a larger tensor writes as far as that one goes."""
+    device, sizes = make_device(), []
+    allocate = device.allocate
+    monkeypatch.setattr(device, "tune", True)
+    monkeypatch.setattr(device, "allocate", lambda nbytes: sizes.append(nbytes) or allocate(nbytes))
+    part = replace(PROBLEM, within=4 * PROBLEM.y[1])
+    assert device.plans.best(part) is not None
+    assert 4 * 4 * math.prod(PROBLEM.y) in sizes
 
 
 def test_planning_without_a_device() -> None:
