@@ -67,21 +67,10 @@ class Case:
             shapes[2] = (shapes[2][0], shapes[1][0], *shapes[2][2:])
         if window.rank == 0:
             shapes, window = [(*s, 1) for s in shapes], Window((1,))
-        allowed = precision_of(call), bool(call.attrs.get("deterministic"))
         return Case(
-            _KINDS[call.op.name],
-            shapes[0],
-            shapes[1],
-            shapes[2],
-            y.dtype,
-            window,
-            groups,
-            bias,
-            relu,
-            *allowed,
-            last,
-            within,
-        )
+            _KINDS[call.op.name], shapes[0], shapes[1], shapes[2], y.dtype, window, groups, bias, relu,
+            precision=precision_of(call), deterministic=bool(call.attrs.get("deterministic")), last=last, within=within,
+        )  # fmt: skip
 
     @property
     def storage(self) -> str:

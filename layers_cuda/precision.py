@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netrun.errors import UsageError, nearest
 from netrun.program import Call
 
 from .launch import BLOCK, Kernel, Step, defines
@@ -42,19 +41,6 @@ PRECISIONS = {
     )
 }
 """The choices. FP32 multiplies in full float32, so that results equal the CPU's."""
-
-
-def precision(name: str) -> Precision:
-    """The choice of that name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    found = PRECISIONS.get(name.upper())
-    if found is None:
-        known = ", ".join(PRECISIONS)
-        raise UsageError(f'there is no precision "{name}"{nearest(name.upper(), PRECISIONS)} (known: {known})')
-    return found
 
 
 def precision_of(call: Call) -> Precision:

@@ -12,8 +12,7 @@ from netrun.program import Call, Program
 from netrun.storage import narrowed
 from netrun.types import PERSISTENT, Tensor
 
-from .layout import channels_last
-from .precision import precision as precision_named
+from .layout import CONVOLUTIONS, channels_last
 from .recurrent import Sizes, by_cudnn
 from .slices import joined
 
@@ -21,8 +20,6 @@ RELU = parse("relu(a, 0)")
 
 FUSING = frozenset({"conv", "gemm"})
 """Kernels that apply a ReLU to what they make."""
-
-CONVOLUTIONS = frozenset({"conv", "conv_grad_x", "conv_grad_w"})
 
 
 RECURRENT = frozenset({"rnn", "rnn_grad", "lstm", "lstm_grad", "gru", "gru_grad"})
@@ -39,8 +36,8 @@ def prepare(
     takes_parts: Callable[[Call], bool] = _never,
     sizes: Sizes | None = None,
 ) -> Program:
-    """The program as a GPU runs it: fused, with its numerics in its calls and tensors, and with channels last where
-    tensor cores multiply, and without the concats that convolutions can do.
+    """The program as a GPU runs it: fused, with its numerics in its calls and tensors, with channels last where tensor
+    cores multiply, and without the concats whose parts can be written in place.
 
     Args:
         has_plan: whether the device runs a convolution with the attribute ``last``.
@@ -62,8 +59,8 @@ def _marked(program: Program) -> Program:
     calls = []
     for call in program.calls:
         added: dict[str, Any] = {}
-        if wanted.precision != "FP32" and call.op.name in CONVOLUTIONS | {"gemm"}:
-            added["precision"] = precision_named(wanted.precision).name
+        if wanted.precision != "FP32" and call.op.name in {*CONVOLUTIONS, "gemm"}:
+            added["precision"] = wanted.precision
         if wanted.precision != "FP32" and call.op.name in RECURRENT:
             added["precision"] = "TF32"
         if wanted.deterministic and call.op.name in CONVOLUTIONS:

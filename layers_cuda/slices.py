@@ -91,8 +91,8 @@ class _Joining:
             if call in self._gone:
                 continue
             made = self._written.get(call) or self._reading(call)
-            placed = iter([place(t, call.origin) for t in made.tensors()])  # cuts out what it needs, in front of it
-            calls.append(made.map(lambda _, placed=placed: next(placed)))  # type: ignore[misc]
+            placed = {t: place(t, call.origin) for t in made.tensors()}  # cuts out what it needs, in front of it
+            calls.append(made.map(placed.__getitem__))
         return self.program.having(calls)
 
     # ------------------------------------------------------------------------------------------------- what can go

@@ -10,8 +10,8 @@ import pytest
 from fakelibs import Cublas
 
 from layers_cuda.blas import Blas, declare
-from layers_cuda.precision import PRECISIONS, precision
-from netrun.errors import DeviceError, UsageError
+from layers_cuda.precision import PRECISIONS
+from netrun.errors import DeviceError
 
 FP32 = PRECISIONS["FP32"]
 
@@ -67,9 +67,9 @@ def test_batches_broadcast_in_few_calls(a: Any, b: Any, y: Any, calls: int) -> N
 def test_one_word_decides_what_is_multiplied(name: str, compute: int) -> None:
     library = Cublas()
     blas = start(library)
-    blas.matmul(rows(3, 4), rows(4, 5), rows(3, 5), False, False, precision(name))()
+    blas.matmul(rows(3, 4), rows(4, 5), rows(3, 5), False, False, PRECISIONS[name])()
     wide = [rows(*s, dtype="float64") for s in ((3, 4), (4, 5), (3, 5))]
-    blas.matmul(*wide, False, False, precision(name))()
+    blas.matmul(*wide, False, False, PRECISIONS[name])()
     assert library.computes == [compute, 70]
 
 
@@ -87,10 +87,3 @@ def test_an_error_names_the_product() -> None:
     step = start(Broken()).matmul(rows(3, 4), rows(4, 5), rows(3, 5), False, False, FP32)
     with pytest.raises(DeviceError, match=r"m=3, n=5, k=4.*cuBLAS status 13 \(failed\)"):
         step()
-
-
-def test_a_misspelled_precision() -> None:
-    with pytest.raises(
-        UsageError, match=r'no precision "BF61"; did you mean "BF16"\? \(known: FP32, TF32, BF16, FP16\)'
-    ):
-        precision("BF61")
