@@ -10,6 +10,8 @@ import pytest
 import test_rnn
 from cases import KernelCase, compare, run_case
 from cases.kernels import KERNELS
+from test_kept import inputs, pair, same
+from test_slices import BRANCHES, NET, SLICED, losses, ops, solver
 
 from layers_cuda.blas import Product
 from layers_cuda.conv import Case
@@ -227,3 +229,34 @@ def test_training_in_sixteen_bits(precision: str, gpu: Any, monkeypatch: pytest.
         solver.step(300)
         accuracy = next(float(o.values) for o in solver.test() if o.name == "accuracy")
     assert accuracy > 0.93
+
+
+@pytest.mark.parametrize(("precision", "near"), [("TF32", 5e-3), ("BF16", 0.05), ("FP16", 0.02)])
+def test_a_net_that_keeps_its_blobs_in_another_form(precision: str, near: float, gpu: Any) -> None:
+    """What lies there in 16 bits and with channels last is seen plain, whole passes and parts of them."""
+    ours, exact = pair(gpu, precision)
+    rng = np.random.default_rng(5)
+    value, slope = (rng.standard_normal((2, n, 8, 8)).astype("float32") for n in (8, 10))
+    for net in (ours, exact):
+        for _ in range(2):  # the second pass is a graph
+            net.clear_param_diffs()
+            net.forward(**inputs())
+            net.backward()
+    same(ours, exact, near)
+    for net in (ours, exact):
+        net.blobs["relu1"].data = value
+        net.forward(start="b")
+        net.blobs["cat"].diff = slope
+        net.backward(start="cat", end="b")
+    same(ours, exact, near)
+
+
+@pytest.mark.parametrize(("precision", "near"), [("FP32", 1e-4), ("TF32", 2e-2), ("BF16", 0.05)])
+@pytest.mark.parametrize(
+    "net", [NET, BRANCHES, SLICED.replace("AXIS", "1")], ids=["convolutions", "branches", "slices"]
+)
+def test_parts_of_a_concat(net: str, precision: str, near: float, gpu: Any) -> None:
+    """Written and read in place."""
+    with Solver(solver(precision, net), device=gpu) as run, Solver(solver("FP32", net), device="cpu") as plain:
+        assert "concat" not in ops(run)
+        np.testing.assert_allclose(losses(run), losses(plain), near, 1e-6)
