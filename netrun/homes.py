@@ -49,11 +49,11 @@ class Seen:
     def write(self, values: Any) -> None:
         """Put host values in; what is too large for 16 bits becomes infinite."""
         given = np.asarray(values, self.spec.dtype).reshape(self.spec.shape)
-        if self.scale is not None:
-            given = given * self.device.read(self.scale)
-        if self.axes:
-            given = np.ascontiguousarray(given.transpose(np.argsort(self.axes)))
         with np.errstate(over="ignore"):
+            if self.scale is not None:
+                given = given * self.device.read(self.scale)
+            if self.axes:
+                given = np.ascontiguousarray(given.transpose(np.argsort(self.axes)))
             self.device.write(self.array, given)
 
     def _plain(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

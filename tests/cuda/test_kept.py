@@ -129,6 +129,11 @@ def test_small_gradients_survive_in_float16(make_device: Make) -> None:
         net.forward(**inputs())
         net.blobs["loss"].diff = 1e-5
         net.backward()
+    for large in (1e37, 7.0):  # more than float16, or float32 times the scale, holds
+        ours.blobs["a"].diff = large
+        assert np.array(ours.blobs["a"].diff).flat[0] == (np.inf if large > 7 else 7)
+    ours.backward()
+    exact.backward()
     wanted = exact.blobs["conv1"].diff
     assert 0 < np.median(np.abs(wanted[wanted != 0])) < 3e-7
     same(ours, exact, 0.02)
