@@ -20,7 +20,7 @@ from netrun.cpu import winograd_cost
 from netrun.cpu.dnnl import library
 from netrun.cpu.onednn import Recipes
 from netrun.cpu.recipe import Recipe
-from netrun.device import Device, open_device
+from netrun.device import open_device
 from netrun.program import Call
 from netrun.types import PLAIN, Tensor
 
@@ -93,8 +93,8 @@ def recipe(call: Call, tiles: int | None) -> tuple[Recipe, list[int]]:
     """The recipe with tiles of that side, 0: the direct one, None: as the estimate says; and what was said."""
     estimate, said = winograd_cost.choice, list[int]()
 
-    def choice(sizes: winograd_cost.Sizes, ready: bool = False) -> int:
-        said.append(estimate(sizes, ready) if tiles is None else tiles)
+    def choice(s: winograd_cost.Sizes, ready: bool = False) -> int:
+        said.append(estimate(s, ready) if tiles is None else tiles)
         return said[-1]
 
     winograd_cost.choice = choice
@@ -110,7 +110,7 @@ def recipe(call: Call, tiles: int | None) -> tuple[Recipe, list[int]]:
     return found, said
 
 
-def bind(device: Device, call: Call, r: Recipe) -> Any:
+def bind(device: Any, call: Call, r: Recipe) -> Any:
     """The recipe on memory of its own, filled with a number that is no rare one."""
     arrays: dict[str, tuple[Any, ...]] = {}
     for argument, given in zip(call.op.arguments, call.args, strict=True):
