@@ -17,21 +17,21 @@ from .winograd import Tile, tile
 ENABLED = True
 """Off for measurements of the direct convolution."""
 
-SIDES: Mapping[tuple[int, bool], tuple[int, ...]] = {(3, False): (2, 4), (3, True): (2,), (5, False): (2,)}
+SIDES: Mapping[tuple[int, bool], tuple[int, ...]] = {(3, False): (2, 4), (3, True): (2, 3), (5, False): (2,)}
 """Sides of the tiles to choose from, by the side of the filter and whether factors take 16 bits. Tiles of 4 need a
-quarter of the multiplications of 3x3, tiles of 2 need 1 / 2.25, and 1 / 2.8 of 5x5; but the rounding errors with 6 x 6
-points are three times those with 4 x 4, which bfloat16 cannot afford."""
+quarter of the multiplications of 3x3, tiles of 3 need 1 / 3.2, tiles of 2 need 1 / 2.25, and 1 / 2.8 of 5x5. With 6 x 6
+points rounding errors are three times those with 4 x 4, which bfloat16 cannot afford; with 5 x 5 they are 1.5 times."""
 
 DIRECT = {False: 220.0, True: 440.0}
 """Operations a nanosecond of the direct convolution, which leaves out those with zeros of the border."""
 PRODUCT = {False: 200.0, True: 400.0}
 """Operations a nanosecond of the products."""
-VALUE = {4: 0.33, 6: 0.48}
+VALUE = {4: 0.33, 5: 0.4, 6: 0.48}
 """For each number of a transformed map, by the side of its tiles, there or back: copies, transforms, the products'
 traffic."""
 READY = 0.16
 """For each transformed number of the weights: the products' traffic."""
-WEIGHT = {4: 0.35, 6: 0.25}
+WEIGHT = {4: 0.35, 5: 0.3, 6: 0.25}
 """The same: their transform, if it is part of the call."""
 HALVES = 0.1
 """More for each number that is rounded to 16 bits."""

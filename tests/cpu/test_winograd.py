@@ -28,8 +28,8 @@ needs_library = pytest.mark.skipif(LIBRARY is None, reason=f"no oneDNN here: {dn
 needs_halves = pytest.mark.skipif(
     LIBRARY is None or not LIBRARY.multiplies_halves, reason="this processor does not multiply bfloat16, or no oneDNN"
 )
-SIDES = (2, 4)
-TILES = ((2, 3), (4, 3), (2, 5))
+SIDES = (2, 3, 4)
+TILES = ((2, 3), (3, 3), (4, 3), (2, 5))
 """Sides of tile and filter."""
 LAYOUTS = ("plain", "last", "c8", "c16")
 
@@ -150,7 +150,7 @@ NAMES = ["odd sizes", "uneven borders, several chunks", "one image, odd channels
 GRID = [
     pytest.param(case, layout, m, id=f"{name}-{layout}-{m}", marks=needs_halves if is_half(layout) else ())
     for name, case in zip(NAMES, CASES, strict=True)
-    for layout, m in [*product(LAYOUTS, SIDES), ("last/bf16", 2), ("c16/bf16", 2)]
+    for layout, m in [*product(LAYOUTS, SIDES), *product(("last/bf16", "c16/bf16"), (2, 3))]
     if case[6:] != (5,) or (m == 2 and not is_half(layout))
 ]
 
@@ -165,7 +165,7 @@ def near(got: Array, wanted: Array, layout: str) -> None:
 def test_against_float64(case: Any, layout: str, m: int, force: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     force(m)
     if case[0] == 5:
-        monkeypatch.setattr(winograd_steps, "CACHE", 2 * (m + 2) ** 2 * 4 * 32 * (18 if m == 2 else 6) + 1)
+        monkeypatch.setattr(winograd_steps, "CACHE", 2 * (m + 2) ** 2 * 4 * 32 * {2: 18, 3: 8, 4: 6}[m] + 1)
         monkeypatch.setattr(winograd_steps, "PIECE", 2048)
     e = Exact(*case)
     (y,) = run(OPS["conv"], [e.x, e.w, e.b], [e.y.shape], [layout, PLAIN, PLAIN, layout], **e.attrs)
@@ -217,8 +217,9 @@ def test_nets_equal_the_reference(name: str, m: int, force: Any) -> None:
 
 
 @needs_halves
-def test_nets_in_halves(force: Any) -> None:
-    force(2)
+@pytest.mark.parametrize("m", [2, 3])
+def test_nets_in_halves(m: int, force: Any) -> None:
+    force(m)
     program, _ = compiled(inception)
     got, exact = results(replace(program, numerics=Numerics("BF16")), Fast()), results(program, Reference())
     for key, value in exact.items():
@@ -260,8 +261,8 @@ def test_large_layers_are_filtered_and_small_ones_are_not() -> None:
         assert choice(Sizes(n, c, c, (side, side), half=False)) == 0
     assert choice(Sizes(16, 96, 256, (24, 24), half=False, r=5)) == 2
     assert choice(Sizes(16, 96, 256, (24, 24), half=True, r=5)) == 0
-    assert choice(Sizes(8, 512, 512, (28, 28), half=True)) == 2
-    assert choice(Sizes(8, 512, 512, (28, 28), half=True), ready=True) == 2
+    assert choice(Sizes(8, 512, 512, (28, 28), half=True)) == 3
+    assert choice(Sizes(8, 512, 512, (28, 28), half=True), ready=True) == 3
     one = Sizes(1, 512, 512, (28, 28), half=False)
     assert filtered_time(one, 4, ready=True) < filtered_time(one, 4)
     assert choice(one, ready=True)
