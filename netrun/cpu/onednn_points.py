@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -30,13 +29,12 @@ from .layouts import is_half, nbytes, of, strides
 from .onednn_spatial import quick
 from .onednn_winograd import rectifiers
 from .recipe import Operand, Place, Recipe
+from .winograd import tile
 
 Matrix = npt.NDArray[np.float64]
 
 TILE, WINDOW = 4, 5
 POINTS = TILE + WINDOW - 1
-_AT = tuple(map(Fraction, ("0", "1", "-1", "2", "-2", "1/2", "-1/2")))
-"""The points but for infinity."""
 
 IMAGES = 16
 """Images at a time at least: they are the rows of the products."""
@@ -58,31 +56,11 @@ ROOM = 96 * 2**20
 
 @lru_cache(maxsize=1)
 def matrices() -> tuple[Matrix, Matrix, Matrix]:
-    """(A, G, B) of one tile: TILE x POINTS, POINTS x WINDOW, POINTS x POINTS; computed in fractions."""
-
-    def values(count: int) -> list[list[Fraction]]:
-        infinity = [Fraction(0)] * (count - 1) + [Fraction(1)]
-        return [[p**i for i in range(count)] for p in _AT] + [infinity]
-
-    inverse = _inverse(values(POINTS))
-    a = np.array(values(TILE), float).T
-    g, b = np.array(values(WINDOW), float), np.array(inverse, float).T
+    """(A, G, B) of one tile: TILE x POINTS, POINTS x WINDOW, POINTS x POINTS."""
+    t = tile(TILE, WINDOW)
+    a, g, b = (np.array(m, float) for m in (t.result, t.weights, t.data))
     scale = np.abs(b).max(axis=1, keepdims=True)  # the larger numbers to the weights' side: smaller errors
     return a, g * scale, b / scale
-
-
-def _inverse(rows: list[list[Fraction]]) -> list[list[Fraction]]:
-    """Of a matrix that has one."""
-    n = len(rows)
-    wide = [[*row, *(Fraction(i == j) for j in range(n))] for i, row in enumerate(rows)]
-    for i in range(n):
-        first = next(k for k in range(i, n) if wide[k][i])
-        wide[i], wide[first] = wide[first], wide[i]
-        wide[i] = [v / wide[i][i] for v in wide[i]]
-        for k in range(n):
-            if k != i and wide[k][i]:
-                wide[k] = [v - wide[k][i] * p for v, p in zip(wide[k], wide[i], strict=True)]
-    return [row[n:] for row in wide]
 
 
 class _Axis:
@@ -98,8 +76,8 @@ class _Axis:
         self.count = POINTS * self.tiles
         a, g, b = matrices()
         self.down, self.up = np.zeros((self.count, pixels)), np.zeros((outputs, self.count))
-        for tile in range(self.tiles):
-            at, first = slice(tile, None, self.tiles), tile * TILE
+        for number in range(self.tiles):
+            at, first = slice(number, None, self.tiles), number * TILE
             low, high = max(0, first - pad), min(pixels, first - pad + POINTS)
             self.down[at, low:high] = b[:, low - first + pad : high - first + pad]
             self.up[first : first + TILE, at] = a[: outputs - first]

@@ -42,6 +42,7 @@ POINTS: Mapping[int, tuple[Fraction, ...]] = {
     4: tuple(map(Fraction, ("0", "1", "-1"))),
     5: tuple(map(Fraction, ("2/5", "-2/5", "5/4", "-5/4"))),
     6: tuple(map(Fraction, ("0", "5/8", "-5/8", "3/2", "-3/2"))),
+    8: tuple(map(Fraction, ("0", "1", "-1", "2", "-2", "1/2", "-1/2"))),
 }
 """Finite points by the side of a transformed tile."""
 
