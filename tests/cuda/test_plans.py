@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from layers_cuda import lazy
-from layers_cuda.conv import Case
+from layers_cuda.conv import Case, has_plan, takes_parts
 from layers_cuda.dnn import Dnn, Problem, declare
-from layers_cuda.plans import CAP
+from layers_cuda.plans import CAP, Plans
 from layers_cuda.precision import PRECISIONS
+from layers_cuda.prepare import prepare
+from netrun.cli.files import build_with
 from netrun.compiler.graph import State, build
+from netrun.compiler.passes import elide_copies
 from netrun.compiler.record import record
 from netrun.config import schema
 from netrun.config.upgrade import read_net
@@ -122,6 +126,20 @@ def test_a_part_of_a_larger_tensor_is_written_and_read(dtype: str, last: bool, p
     for kind in ("dgrad", "wgrad"):  # whose gradient is a part
         adjoint = replace(wanted, kind=kind, bias=False, relu=False)
         assert next(planner.plans(adjoint, CAP), None) is not None, kind
+
+
+@pytest.mark.parametrize("precision", ["FP32", "BF16"])
+def test_every_branch_of_googlenet_is_written_and_read_in_place(precision: str, planner: Dnn) -> None:
+    """Four branches of nine inceptions; what cuDNN refused would be copied."""
+    message, source = read_net(str(CONFIGS / "imagenet" / "googlenet" / "train_val.prototxt"))
+    message.precision = precision  # type: ignore[assignment]
+    graph = build_with(message, source, State(schema.TRAIN), ["data=32,3,224,224"])
+    step = compile_training(graph, schema.SolverParameter(base_lr=0.1, lr_policy="fixed")).step
+    device: Any = SimpleNamespace(plans=Plans(planner, "H200"))
+    made = prepare(elide_copies(step)[0], lambda call: has_plan(device, call), lambda call: takes_parts(device, call))
+    assert not {"concat", "slice", "split"} & {call.op.name for call in made.calls}
+    assert sum("begin" in call.attrs for call in made.calls if call.op.name == "conv") == 36
+    assert sum("cut" in call.attrs for call in made.calls) == 36
 
 
 def test_a_plan_outlives_the_process(planner: Dnn) -> None:
