@@ -46,6 +46,7 @@ class Form:
         self.lean: Lean | None = None
         """What runs in place of the session as long as few look: the session is bound when it is needed."""
         self._alias: dict[Tensor, Tensor] | None = None
+        self._homes: dict[Tensor, Array] = {}
         if may_be_lean(self.whole, device, self.both_ways):
             self._alias = elide_copies(self.whole.program)[1]
             self.lean = Lean(self.whole, self.owner, self.array, self._show, self.memories, self.rooms, self._again)
@@ -78,11 +79,16 @@ class Form:
         """The device's array of what is kept or outlives a run, for which nothing needs to be bound."""
         if self._alias is None:
             return self.session.array(tensor)
+        found = self._homes.get(tensor)
+        if found is not None:
+            return found
         target = self._alias.get(tensor.root)
         if target is not None:
             return self.array(target.view(tensor.shape))
         memory = self.memories[tensor.root.kind not in SHARED]
         found = memory.array(tensor.root)
+        if tensor.base is None:
+            self._homes[tensor] = found
         return found if tensor.shape == tensor.root.shape else memory.device.view(found, tensor.shape)
 
     def _show(self, root: Tensor) -> np.ndarray[Any, Any]:

@@ -256,6 +256,11 @@ class Net:
         return low, len(self.graph.nodes) - 1 if last is None else numbers[last]
 
     def _put(self, blob: Blob, diff: bool, values: Any) -> None:
+        if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+            tensor = self._engine.tensor(blob._key, diff)
+            if values.shape == tensor.shape:
+                self._engine.put(tensor, values)
+                return
         shape = shape_of(values, repr(blob))
         if shape != blob.shape:
             got, wanted = (" ".join(map(str, s)) or "one number" for s in (shape, blob.shape))

@@ -30,17 +30,20 @@ LIMIT, BLOCK = 1.5, 50
 SHAPE = (1, 1, 28, 28)
 
 
-def bare(device: str) -> Callable[[], object]:
-    """The compiled forward pass and nothing else."""
+def bare(device: str, fed: bool = False) -> Callable[[], object]:
+    """The compiled forward pass and nothing else, on packed weights as the nets have them; ``fed``: with an image."""
     message, source = read_net(LENET)
     recording = record(build(message, source, shapes={"data": SHAPE}))
     opened = open_device(device)
     memory = Memory(opened)
     initialise(recording, memory, 0)
     session = Session(forward_program(recording), opened, memory, frozen=True)
-    session.feed({"data": np.ones(SHAPE, np.float32)})
+    image = {"data": np.ones(SHAPE, np.float32)}
+    session.feed(image)
 
     def run() -> None:
+        if fed:
+            session.feed(image)
         session.run()
         opened.synchronize()
 
@@ -81,11 +84,13 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=2000)
     args = parser.parse_args()
-    found = best({"session.run()": bare(args.device), **bindings(args.device)}, args.rounds)
-    base = found["session.run()"]
+    bases = {"session.run()": bare(args.device), "session.feed(data=image), run()": bare(args.device, fed=True)}
+    found = best({**bases, **bindings(args.device)}, args.rounds)
+    ratios = {}
     for name, seconds in found.items():
-        print(f"{name:32} {seconds * 1e6:9.1f} us   {seconds / base:5.2f} x")
-    return int(max(found.values()) > LIMIT * base)
+        ratios[name] = seconds / found[list(bases)["image" in name]]
+        print(f"{name:32} {seconds * 1e6:9.1f} us   {ratios[name]:5.2f} x")
+    return int(max(ratios.values()) > LIMIT)
 
 
 if __name__ == "__main__":
