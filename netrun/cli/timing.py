@@ -121,7 +121,7 @@ def as_table(found: Measured, peak: float | None) -> list[str]:
         cells.append((row.layer, *forward, *backward))
     lines = table(cells, right=(1, 2, 3, 4, 5, 6))
     if peak is not None:
-        lines.append(f"peak: {peak / 1e9:,.0f} GFLOP/s measured here, in a matrix product or a 3x3 convolution;")
+        lines.append(f"peak: {peak / 1e9:,.0f} GFLOP/s measured here, in a matrix product or a 7x7 convolution;")
         lines.append(
             "a multiply-add is two operations, padding counts as data, a layer fused into another takes no time"
         )
