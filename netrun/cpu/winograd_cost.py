@@ -2,7 +2,8 @@
 
 The constants are nanoseconds on two cores of an AMD EPYC with AVX-512 (peak 240 GFLOP/s in float32, 480 in bfloat16),
 fitted to single layers with 64 to 512 channels and maps of 7 to 56 on a side, measured as processor time while the
-direct convolution and this one took turns. Cores that are slower or faster move all of them alike.
+direct convolution and this one took turns. Those cores halve a vector of 512 bits; cores that do not multiply twice as
+fast (``pace``), and move numbers no faster. Otherwise slower or faster cores move all constants alike.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from .dnnl import Unsupported
 from .winograd import Tile, tile
@@ -41,6 +44,24 @@ MARGIN = 0.95
 """How much faster the estimate has to be: it may be wrong by a few per cent."""
 
 
+PROCESSOR = Path("/proc/cpuinfo")
+NARROW = ("AuthenticAMD", "25")
+"""Vendor and family of the processors with AVX-512 whose units are 256 bits wide (AMD's Zen 4)."""
+
+
+@lru_cache(maxsize=1)
+def pace() -> float:
+    """How many times as fast as those of the constants the cores here multiply: told by their kind, not by a clock, so
+    that the same machine always computes the same way."""
+    try:
+        lines = PROCESSOR.read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return 1.0
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    wide = "avx512f" in said.get("flags", "").split()
+    return 2.0 if wide and (said.get("vendor_id"), said.get("cpu family")) != NARROW else 1.0
+
+
 @dataclass(frozen=True)
 class Sizes:
     """A convolution: images, channels in and out, size of the result, 16-bit factors, side of the filter."""
@@ -61,14 +82,14 @@ class Sizes:
 
 def direct_time(s: Sizes) -> float:
     """Nanoseconds of the direct convolution."""
-    return 2 * s.r**2 * s.n * s.c * s.k * math.prod(s.out) * s.inside / DIRECT[s.half]
+    return 2 * s.r**2 * s.n * s.c * s.k * math.prod(s.out) * s.inside / (DIRECT[s.half] * pace())
 
 
 def filtered_time(s: Sizes, m: int, ready: bool = False) -> float:
     """Nanoseconds with tiles of m x m; ``ready``: with weights that are transformed already."""
     side, tiles, more = m + s.r - 1, s.n * math.prod(s.tiles(m)), HALVES if s.half else 0.0
     points = side**2
-    products = 2 * points * tiles * s.c * s.k / PRODUCT[s.half]
+    products = 2 * points * tiles * s.c * s.k / (PRODUCT[s.half] * pace())
     values = points * tiles * (s.c + s.k) * (VALUE[side] + more)
     weights = points * s.c * s.k * (READY if ready else READY + WEIGHT[side] + more)
     return products + values + weights + CALL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -253,7 +254,8 @@ def test_frozen_sessions_transform_weights_once(force: Any) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- the choice
-def test_large_layers_are_filtered_and_small_ones_are_not() -> None:
+def test_large_layers_are_filtered_and_small_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd_cost, "pace", lambda: 1.0)
     assert choice(Sizes(8, 512, 512, (28, 28), half=False)) == 4
     for side, c in ((56, 256), (28, 512), (14, 512), (12, 1024)):
         assert choice(Sizes(8, c, c, (side, side), half=False)) in (2, 4)
@@ -267,6 +269,29 @@ def test_large_layers_are_filtered_and_small_ones_are_not() -> None:
     assert filtered_time(one, 4, ready=True) < filtered_time(one, 4)
     assert choice(one, ready=True)
     assert filtered_time(one, choice(one, ready=True), ready=True) < direct_time(one)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "flags", "wanted"),
+    [("AuthenticAMD", "25", "avx2 avx512f", 1), ("AuthenticAMD", "26", "avx2 avx512f", 2),
+     ("GenuineIntel", "6", "avx512f avx2", 2), ("GenuineIntel", "6", "avx2", 1)],
+)  # fmt: skip
+def test_cores_that_multiply_faster_filter_less(
+    vendor: str, family: str, flags: str, wanted: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nflags\t\t: fpu {flags} sse\n"
+    (tmp_path / "cpuinfo").write_text(f"{core}\n{core}\n")
+    monkeypatch.setattr(winograd_cost, "PROCESSOR", tmp_path / "cpuinfo")
+    winograd_cost.pace.cache_clear()
+    try:
+        assert winograd_cost.pace() == wanted
+        assert choice(Sizes(8, 512, 512, (28, 28), half=False)) == 4
+        assert bool(choice(Sizes(8, 64, 64, (28, 28), half=False))) == (wanted == 1)
+        monkeypatch.setattr(winograd_cost, "PROCESSOR", tmp_path / "none")
+        winograd_cost.pace.cache_clear()
+        assert winograd_cost.pace() == 1
+    finally:
+        winograd_cost.pace.cache_clear()
 
 
 def test_measurements_can_switch_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
