@@ -56,7 +56,8 @@ class Lean:
         owner: the tensor whose memory another one is, where everything is kept.
         home: the plain array of such an owner.
         show: the same for somebody who looks, with what was made last.
-        shared, own: memory of the parameters, and of what is looked at.
+        memories: of the parameters, and of what is looked at.
+        rooms: what the lean sessions of the net share.
         again: runs the pass with everything kept.
     """
 
