@@ -39,8 +39,13 @@ class _Copy:
 
     def __init__(self, device: Device, home: Array, spec: Spec) -> None:
         self.device, self.home = device, home
-        self.host = np.empty(spec.shape, spec.dtype)
+        self._host = np.empty(spec.shape, spec.dtype)
         self.current = self.newer = False
+
+    @property
+    def host(self) -> np.ndarray[Any, Any]:
+        """The host array; whoever opens the copy gets views of it."""
+        return self._host
 
     def open(self) -> np.ndarray[Any, Any]:
         """The host array for somebody who may write into it."""
@@ -51,7 +56,7 @@ class _Copy:
 
     def held(self) -> bool:
         """Whether an array that was handed out is still in use: every view of ``host`` counts as a reference to it."""
-        return sys.getrefcount(self.host) > 2
+        return sys.getrefcount(self._host) > 2
 
     def written(self) -> None:
         """The host array holds what the device does not have."""
@@ -79,7 +84,7 @@ class _Plain(_Copy):
         self.current = self.newer = tensor.name in memory  # values from before it was laid out
 
     @property
-    def host(self) -> np.ndarray[Any, Any]:  # type: ignore[override]
+    def host(self) -> np.ndarray[Any, Any]:
         """The plain array."""
         return self._memory.window(self._tensor, self._memory.array(self._tensor))
 

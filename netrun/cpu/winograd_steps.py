@@ -107,8 +107,11 @@ class Maps:
 class Work:
     """The steps in Python of one recipe, shared out among the cores; every thread has spare memory of its own."""
 
+    _spare: Operand
+    """Of all threads: there when all steps are."""
+
     def __init__(self, r: Recipe) -> None:
-        self.r, self._room, self._spare = r, 0, Operand(None, ("", 0))  # type: ignore[arg-type]
+        self.r, self._room = r, 0
 
     def add(self, count: int, room: int, elements: int, make: Callable[[Address, Any], Parts]) -> None:
         """Add a step of ``count`` pieces that need so much spare memory each: make(address, arrays)(piece, spare)."""
@@ -248,9 +251,11 @@ def from_tiles(
 class Sums:
     """Partial sums of the gradient of a bias: one row a piece, in scratch."""
 
+    area: Operand
+    """There when all pieces are."""
+
     def __init__(self, r: Recipe, channels: int) -> None:
         self.r, self.channels, self.count = r, channels, 0
-        self.area = Operand(None, ("", 0))  # type: ignore[arg-type]
 
     def reserve(self, pieces: int) -> int:
         """The first of so many rows."""
