@@ -131,3 +131,13 @@ def looking(parser: Parser) -> None:
     lenient(parser)
     state(parser)
     shapes(parser)
+
+
+def running(parser: Parser) -> None:
+    """What runs a trained net forward."""
+    loading(parser)
+    lenient(parser)
+    device(parser, "auto")
+    numerics(parser)
+    state(parser, phase=None)
+    log(parser)

@@ -42,12 +42,7 @@ def _model(parser: Parser, weights: bool) -> None:
 def test(parser: Parser) -> None:
     """``netrun test``"""
     _model(parser, weights=True)
-    add.loading(parser)
-    add.lenient(parser)
-    add.device(parser, "auto")
-    add.numerics(parser)
-    add.state(parser, phase=None)
-    add.log(parser)
+    add.running(parser)
     add.json(parser)
 
 
@@ -182,12 +177,7 @@ def features(parser: Parser) -> None:
         help="FILE.npz, FILE.h5, or a folder of .npy files; with --backend a database (default: features)",
     )  # fmt: skip
     parser.add_argument("--backend", choices=("lmdb", "leveldb"), help="a database of float records, as Caffe's")
-    add.loading(parser)
-    add.lenient(parser)
-    add.device(parser, "auto")
-    add.numerics(parser)
-    add.state(parser, phase=None)
-    add.log(parser)
+    add.running(parser)
 
 
 def infer(parser: Parser) -> None:
@@ -221,11 +211,7 @@ def infer(parser: Parser) -> None:
                         help="the input that lines go to (default: source); without one they are prompts")  # fmt: skip
     parser.add_argument("--length", metavar="BLOB", default="", help="the input of their lengths (default: length)")
     parser.add_argument("--time-major", action="store_true", help="sequences are T N, as for recurrent layers, not N T")
-    add.loading(parser)
-    add.device(parser, "auto")
-    add.numerics(parser)
-    add.state(parser, phase=None)
-    add.log(parser)
+    add.running(parser)
 
 
 def classify(parser: Parser) -> None:

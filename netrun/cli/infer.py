@@ -6,11 +6,13 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..config import schema
+from ..config.upgrade import read_net
 from ..data.numpy_files import read_npz
 from ..data.sequence_files import LINE_END, vocabulary
 from ..decode import Decoder, Hypothesis
@@ -37,9 +39,12 @@ def run(args: argparse.Namespace) -> int:
     sources = Words(args.source_vocabulary, "", args.unit) if args.source_vocabulary else words
     log = open_log(args.log)
     device = choose_device(args.device, args.gpu, log, "test")
+    message, source = read_net(file, args.lenient)
     with Net(
-        file,
+        message,
         schema.TEST,
+        source=source,
+        folder=str(Path(file).parent),
         device=device,
         level=args.level or 0,
         stages=stages(args.stage),

@@ -152,3 +152,14 @@ def test_stdin_that_is_no_text_is_refused(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the c\xe4t\n"), encoding="utf-8"))
     found = run(*FLAGS)
     assert (found.code, found.err.splitlines()[-1]) == (3, "stdin is no text in UTF-8")
+
+
+def test_a_fork_s_field_is_passed_over_where_that_is_asked_for(run: Run) -> None:
+    text = Path("model.prototxt").read_text().replace('name: "e" type', 'name: "e" forward_type: FLOAT16 type')
+    Path("fork.prototxt").write_text(text)
+    flags = ("infer", "fork.prototxt", *FLAGS[2:], "--input", "lines.txt")
+    refused = run(*flags)
+    assert (refused.code, "it is of NVIDIA's Caffe" in refused.err) == (2, True)
+    accepted = run(*flags, "--lenient")
+    assert accepted.code == 0, accepted.err
+    assert accepted.out == run(*FLAGS, "--input", "lines.txt").out
