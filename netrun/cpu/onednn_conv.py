@@ -204,6 +204,7 @@ def conv_grad_x(lib: Library, call: Call) -> Recipe:
 
 def conv_grad_w(lib: Library, call: Call) -> Recipe:
     """Kernels.conv_grad_w; conv_grad_wb has the gradient of the bias as a second output."""
+    # of 5x5 with many channels: products at points form the sums of single tiles here, and only then add them up
     for quicker in (onednn_winograd.grad_w, onednn_points.conv_grad_w):
         with suppress(Unsupported):
             return quicker(lib, call)
