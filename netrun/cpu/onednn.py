@@ -12,7 +12,7 @@ from typing import Any
 from ..kernels import OPS, Argument, Op
 from ..program import Call
 from ..types import Tensor
-from . import onednn_conv, onednn_norm, onednn_pointwise, onednn_spatial, onednn_winograd
+from . import onednn_conv, onednn_norm, onednn_pointwise, onednn_products, onednn_spatial, onednn_winograd
 from .dnnl import Library, Unsupported
 from .recipe import Recipe
 
@@ -57,7 +57,7 @@ Builder = Callable[[Library, Call], Recipe]
 
 BUILDERS: Mapping[str, Builder] = {
     "conv": onednn_conv.conv, "conv_grad_x": onednn_conv.conv_grad_x, "conv_grad_w": onednn_conv.conv_grad_w,
-    "conv_then": onednn_conv.conv, "conv_grad_wb": onednn_conv.conv_grad_w, "gemm": onednn_conv.gemm,
+    "conv_then": onednn_conv.conv, "conv_grad_wb": onednn_conv.conv_grad_w, "gemm": onednn_products.gemm,
     "pool_max": onednn_spatial.pool_max, "pool_max_grad": onednn_spatial.pool_max_grad,
     "pool_avg": onednn_spatial.pool_avg, "pool_avg_grad": onednn_spatial.pool_avg_grad,
     "lrn": onednn_norm.lrn, "lrn_grad": onednn_norm.lrn_grad,

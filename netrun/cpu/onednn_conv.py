@@ -1,4 +1,4 @@
-"""Convolution and matrix products through the library.
+"""Convolution through the library.
 
 Weights lie plain; each call brings them into the form the library wants.
 """
@@ -12,11 +12,11 @@ from typing import Any
 
 from ..expression import letters, parse
 from ..program import Call
-from ..types import PLAIN, Spec, Tensor, Window
+from ..types import PLAIN, Spec, Window
 from . import dnnl, onednn_points, onednn_winograd
 from .dnnl import Handle, Library, Unsupported
-from .layouts import CHANNELS_LAST, describe, format_of, full, is_half, of, packed, strides
-from .onednn_pointwise import chain_of, operand, post_operations
+from .layouts import CHANNELS_LAST, describe, format_of, is_half, of, packed, strides
+from .onednn_pointwise import chain_of, operand, post_operations, rectified
 from .recipe import Operand, Recipe
 
 SLOW = ("ref", "gemm")
@@ -27,18 +27,6 @@ PREFERRED, BATCHED = "jit:avx512_core", "brg"
 the library would take instead. Measured over 8 to 200 channels and windows of 3 and 5, PREFERRED is 1.0 to 1.2 times as
 fast forward and for gradients of inputs, 1.2 to 3.3 times for those under a stride; windows of one pixel are as fast.
 """
-
-
-def rectified(then: str | None) -> list[tuple[Any, ...]]:
-    """What the attribute ``then`` asks for, an expression over the result a alone, as post-operations.
-
-    Raises:
-        Unsupported: it is none of those that run inside a primitive.
-    """
-    links = chain_of(parse(then)).links if then is not None else []
-    if any(link[0] != "eltwise" for link in links):
-        raise Unsupported(str(then))
-    return links
 
 
 class Convolution:
@@ -230,79 +218,3 @@ def conv_grad_w(lib: Library, call: Call) -> Recipe:
     if moved:
         r.reorder(made, home)
     return r
-
-
-# ------------------------------------------------------------------------------------------------------------ products
-def gemm(lib: Library, call: Call) -> Recipe:
-    """Kernels.gemm, with ``then`` applied to the result. Transposed operands are described by their strides."""
-    args: Any = call.args
-    a, b, c, y = args
-    ranks = {len(a.shape), len(b.shape), len(y.shape)}
-    if any(t.dtype != "float32" or full(t.spec.layout) != PLAIN or 0 in t.shape for t in (a, b, y)) or len(ranks) != 1:
-        raise Unsupported("gemm")
-    if isinstance(c, Tensor) and (
-        c.spec.count != y.shape[-1] or c.dtype != "float32" or (len(c.shape) > 1 and c.shape[-1] == 1)
-    ):
-        raise Unsupported("addend")
-    r = Recipe(lib)
-    pd, operands = _few_rows(lib, call) or _matmul(lib, call)
-    r.run(pd, operands)
-    return r
-
-
-Product = tuple[Handle, dict[int, Operand]]
-
-
-def _matmul(lib: Library, call: Call) -> Product:
-    args: Any = call.args
-    a, b, c, y = args
-    left, right, home = _operand(lib, a, call.attrs["ta"]), _operand(lib, b, call.attrs["tb"]), of(lib, y.spec)
-    operands = {dnnl.SRC: Operand(left, ("a", 0)), dnnl.WEIGHTS: Operand(right, ("b", 0)),
-                dnnl.DST: Operand(home, ("y", 0))}  # fmt: skip
-    bias = None
-    if isinstance(c, Tensor):
-        wide = (1,) * (len(y.shape) - 1) + (y.shape[-1],)
-        bias = lib.strided(wide, strides(wide))
-        operands[dnnl.BIAS] = Operand(bias, ("c", 0))
-    pd = lib.describe("matmul", left, right, bias, home, lib.attributes(rectified(call.attrs.get("then"))))
-    if "ref" in lib.implementation(pd):
-        raise Unsupported("gemm")
-    return pd, operands
-
-
-FEW, MANY = 3, 128 * 1024
-"""Rows up to which a product is a walk through its second factor, and elements of that from which the walk across its
-rows pays too. The library's inner product then reads it as fast as memory gives it, 1.3 to 2.4 times as fast as its
-matrix product does (25 instead of 14 GB/s on one core for the 151 MB of AlexNet's fc6)."""
-
-
-def _few_rows(lib: Library, call: Call) -> Product | None:
-    """The product as an inner product, where there are few rows; None where that is no gain."""
-    args: Any = call.args
-    a, b, c, y = args
-    turned = call.attrs["tb"]
-    halves = is_half(a.spec.layout) or is_half(b.spec.layout)
-    if len(y.shape) != 2 or y.shape[0] > FEW or call.attrs["ta"] or halves or not (turned or b.spec.count >= MANY):
-        return None
-    (rows, inputs), outputs = a.shape, y.shape[1]
-    source, home = lib.strided((rows, inputs), (inputs, 1)), lib.strided((rows, outputs), (outputs, 1))
-    weights = lib.strided((outputs, inputs), (inputs, 1) if turned else (1, outputs))
-    operands = {dnnl.SRC: Operand(source, ("a", 0)), dnnl.WEIGHTS: Operand(weights, ("b", 0)),
-                dnnl.DST: Operand(home, ("y", 0))}  # fmt: skip
-    bias = None
-    if c is not None:
-        bias = lib.strided((outputs,), (1,))
-        operands[dnnl.BIAS] = Operand(bias, ("c", 0))
-    post = lib.attributes(rectified(call.attrs.get("then")))
-    try:
-        pd = lib.describe("inner_product_forward", dnnl.INFERENCE, source, weights, bias, home, post)
-    except Unsupported:
-        return None
-    return None if "ref" in lib.implementation(pd) else (pd, operands)
-
-
-def _operand(lib: Library, t: Tensor, turned: bool) -> Handle:
-    shape, steps = list(t.shape), list(strides(t.shape))
-    if turned:
-        shape[-2:], steps[-2:] = shape[:-3:-1], steps[:-3:-1]
-    return lib.strided(shape, steps, dnnl.BF16 if is_half(t.spec.layout) else dnnl.F32)

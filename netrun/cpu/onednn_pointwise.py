@@ -75,6 +75,18 @@ def _linear(found: Chain, factor: float, shift: float) -> Chain:
     return found
 
 
+def rectified(then: str | None) -> list[tuple[Any, ...]]:
+    """What the attribute ``then`` asks for, an expression over the result a alone, as post-operations.
+
+    Raises:
+        Unsupported: it is none of those that run inside a primitive.
+    """
+    links = chain_of(parse(then)).links if then is not None else []
+    if any(link[0] != "eltwise" for link in links):
+        raise Unsupported(str(then))
+    return links
+
+
 def rectifier_gradient(expr: str) -> tuple[str, str, float] | None:
     """(gradient, output, slope) where the expression is a ReLU's gradient through its output."""
     tree = parse(expr)

@@ -14,13 +14,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..expression import parse
 from ..program import Call
 from ..types import PLAIN, Tensor
 from . import dnnl
 from .dnnl import Handle, Library, Unsupported
 from .layouts import format_of, is_half, strides
-from .onednn_pointwise import chain_of
+from .onednn_pointwise import rectified
 from .recipe import Operand, Recipe
 from .winograd import Tile, mirrored, tile, transposed
 from .winograd_cost import Sizes, chosen
@@ -80,10 +79,9 @@ def rectifiers(call: Call) -> list[tuple[Any, ...]]:
     Raises:
         Unsupported: something else is, too.
     """
-    links = chain_of(parse(call.attrs["then"])).links if call.attrs.get("then") is not None else []
-    if any(link[0] != "eltwise" for link in links) or (call.op.name == "conv_then" and call.args[3]):
+    if call.op.name == "conv_then" and call.args[3]:
         raise Unsupported("other operands")
-    return links
+    return rectified(call.attrs.get("then"))
 
 
 def pack(lib: Library, call: Call) -> Recipe:

@@ -17,7 +17,7 @@ from netrun.cpu.reference import Reference
 from netrun.expression import rule
 from netrun.program import Program, Recorder
 from netrun.session import Memory, Session
-from netrun.types import PLAIN, Spec, Tensor, Window
+from netrun.types import PLAIN, Spec, Window
 
 needs_library = pytest.mark.skipif(dnnl.library() is None, reason=f"no oneDNN here: {dnnl.reason()}")
 
@@ -199,28 +199,3 @@ def test_channels_last_windows_run_in_the_fastest_implementation(kernel: int, na
         pytest.skip(f"the library begins with {offered[0]} here")
     picked = lib.implementation(c.best(lambda mx, my: c.forward(mx, my, bias=True)))
     assert picked == (name if name in offered else offered[0])
-
-
-@needs_library
-@pytest.mark.parametrize("turned", [True, False])
-@pytest.mark.parametrize("rows", [1, onednn_conv.FEW, onednn_conv.FEW + 1])
-def test_products_of_few_rows(rows: int, turned: bool) -> None:
-    """They are inner products for the library, with bias and ReLU, from either order of the weights."""
-    k, inputs, outputs = Recorder(), 600, 301
-    x, b = Tensor("x", Spec((rows, inputs)), "feed"), Tensor("b", Spec((outputs,)), "learned")
-    w = Tensor("w", Spec((outputs, inputs) if turned else (inputs, outputs)), "learned")
-    y, z = k.new("y", Spec((rows, outputs)), "data"), k.new("z", Spec((rows, outputs)), "data")
-    k.gemm(x, w, b, y, ta=False, tb=turned)
-    k.pointwise([y], z, expr="relu(a, 0.0)")
-    session = Session(Program(tuple(k.calls), {"x": x}, frozenset({z})), Fast())
-    assert [c.op.name for c in session.program.calls] == ["gemm"]
-    lib = dnnl.library()
-    assert lib is not None
-    (call,) = session.program.calls
-    assert (onednn_conv._few_rows(lib, call) is not None) == (rows <= onednn_conv.FEW)
-    values = {t: np.random.default_rng(1).standard_normal(t.shape).astype("float32") for t in (x, w, b)}
-    for t, value in values.items():
-        session.write(t, value)
-    session.run()
-    product = values[x] @ (values[w].T if turned else values[w]) + values[b]
-    np.testing.assert_allclose(session.read(z), np.maximum(product, 0), 1e-4, 1e-4)
