@@ -207,7 +207,7 @@ class NetSolver(Solver):
 
     def apply_update(self) -> None:
         """Change the parameters by what their ``diff`` says, at the learning rate of the current iteration."""
-        self.rate = self.schedule.rate(self.iteration)
+        self._settle_rate()
         session = self._update_session
         session.write(self.training.lr, np.float32(self.rate))
         session.write(self.training.correction, np.float32(correction(self.message, self.iteration)))

@@ -11,8 +11,8 @@ cosine     min_lr + (base_lr - min_lr) * (1 + cos(pi * iter / max_iter)) / 2    
 one_cycle  from cycle_start_lr up to base_lr and down to min_lr, along half cosines    Smith, Topin, 2018
 plateau    base_lr * gamma ^ (number of times the score stopped improving)
 
-The first seven are Caffe's, which has no min_lr (0 is its default). No policy goes below min_lr, and a warm-up leads
-into any of them: start + (rate - start) * iter / warmup_iter while iter < warmup_iter.
+The first seven are Caffe's, which has no min_lr (0 is its default). No policy goes below a min_lr that is given, and a
+warm-up leads into any of them: start + (rate - start) * iter / warmup_iter while iter < warmup_iter.
 """
 
 from __future__ import annotations
@@ -63,7 +63,12 @@ class Schedule:
     def rate(self, iteration: int) -> float:
         """The rate of one iteration; call it once an iteration, in order."""
         s = self.solver
-        rate = max(self._policy(iteration), s.min_lr)
+        try:
+            rate = self._policy(iteration)
+        except (OverflowError, ZeroDivisionError):  # a gamma above 1 for too long, a negative power of 0
+            rate = math.copysign(math.inf, s.base_lr)
+        if s.HasField("min_lr"):  # Caffe knows no limit: a negative base_lr climbs
+            rate = max(rate, s.min_lr)
         if iteration < s.warmup_iter:
             rate = s.warmup_start_lr + (rate - s.warmup_start_lr) * iteration / s.warmup_iter
         return float(rate)
@@ -186,6 +191,8 @@ def check(solver: schema.SolverParameter, source: Source | None = None) -> None:
         if not given:
             what = f'lr_policy "{policy}" needs {name}, the solver does not give it'
             problems.append(Problem(what, at("lr_policy")))
+    if policy != "sigmoid" and "gamma" in NEEDS[policy] and solver.gamma < 0:
+        problems.append(Problem(f"gamma cannot be negative, got {solver.gamma:g}", at("gamma")))
     if policy in ("step", "sigmoid") and solver.HasField("stepsize") and solver.stepsize <= 0:
         problems.append(Problem(f"stepsize must be at least 1, got {solver.stepsize}", at("stepsize")))
     if policy in ("cosine", "one_cycle") and solver.HasField("max_iter") and solver.max_iter <= 0:
@@ -208,7 +215,7 @@ def _plateau_problems(solver: schema.SolverParameter, at: Callable[..., Where | 
     for i, window in enumerate(solver.plateau_winsize):
         if window < 1:
             problems.append(Problem(f"plateau_winsize must be at least 1, got {window}", at("plateau_winsize", i)))
-    if not solver.plateau_winsize and not solver.test_iter:
+    if not solver.plateau_winsize and not any(solver.test_iter[:1]):
         notes = ("give test_iter and test_interval, or plateau_winsize to watch the training loss",)
         problems.append(Problem('lr_policy "plateau" watches the tests, the solver has none', at("lr_policy"), notes))
     if solver.plateau_patience < 1:

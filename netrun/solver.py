@@ -297,11 +297,23 @@ class Solver:
         """Drop the losses that were not looked at: another run goes on from here."""
         self._coming.clear()
 
+    def _settle_rate(self) -> None:
+        """The learning rate of this iteration.
+
+        Raises:
+            DivergedError: it has left the range of float32.
+        """
+        self.rate = self.schedule.rate(self.iteration)
+        if not abs(self.rate) <= float(np.finfo(np.float32).max):
+            what = f"iteration {self.iteration}: the learning rate is {self.rate:g}"
+            notes = [f'that is what lr_policy "{self.message.lr_policy}" has made of base_lr by now']
+            raise DivergedError(what, None, notes)
+
     def _iterate(self) -> Callable[[], float]:
         """One iteration; what comes back gives its loss, the mean over iter_size passes."""
         m, train = self.message, self.runners[0]
         steps = self.schedule.current_step
-        self.rate = self.schedule.rate(self.iteration)
+        self._settle_rate()
         if m.lr_policy == "multistep" and self.schedule.current_step != steps:
             status = f"MultiStep Status: Iteration {self.iteration}, step = {self.schedule.current_step}"
             self.log(status, "sgd_solver.cpp:50")

@@ -34,7 +34,7 @@ def check_counts(solver: schema.SolverParameter, source: Source | None = None) -
 
     Raises:
         ConfigError: no training net or several, test_iter that does not fit the test nets, iter_size or average_loss
-            below 1, a count below 0, a base_lr that is no finite number.
+            below 1, a count below 0, a number that is infinite or none.
     """
 
     def where(*path: str | int) -> Where | None:
@@ -46,8 +46,12 @@ def check_counts(solver: schema.SolverParameter, source: Source | None = None) -
     for field in ("max_iter", "display", "snapshot", "test_interval"):
         if getattr(solver, field) < 0:
             raise ConfigError(f"{field} must be at least 0, got {getattr(solver, field)}", where(field))
-    if not math.isfinite(solver.base_lr):
-        raise ConfigError(f"base_lr must be a finite number, got {solver.base_lr}", where("base_lr"))
+    for i, batches in enumerate(solver.test_iter):
+        if batches < 0:
+            raise ConfigError(f"test_iter must be at least 0, got {batches}", where("test_iter", i))
+    for given, value in solver.ListFields():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{given.name} must be a finite number, got {value}", where(given.name))
     nets = [n for n in (*NAMED, *INSIDE) if solver.HasField(n)]
     if len(nets) != 1:
         got = ", ".join(nets) or "none"

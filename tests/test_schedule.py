@@ -12,7 +12,7 @@ import netrun
 from netrun.config import schema
 from netrun.config.upgrade import parse_solver
 from netrun.config.weights import read_state
-from netrun.errors import ConfigError
+from netrun.errors import ConfigError, DivergedError
 from netrun.schedule import NEEDS, Schedule
 from netrun.solver import Solver
 
@@ -92,6 +92,33 @@ def test_no_policy_goes_below_min_lr(policy: str) -> None:
 def test_poly_ends_at_min_lr() -> None:
     text = 'lr_policy: "poly" base_lr: 1 min_lr: 0.5 power: 1 max_iter: 10'
     assert rates(text, 0, 5, 10, 11) == pytest.approx([1, 0.75, 0.5, 0.5])
+
+
+def test_a_negative_base_lr_climbs_as_in_caffe() -> None:
+    assert rates('lr_policy: "exp" gamma: 0.5 base_lr: -1', 0, 1, 2) == [-1, -0.5, -0.25]
+    assert rates('lr_policy: "fixed" base_lr: -1 min_lr: 0', 0) == [0]
+
+
+@pytest.mark.parametrize("policy", [p for p, needs in NEEDS.items() if "gamma" in needs and p != "sigmoid"])
+def test_a_negative_gamma_is_refused(policy: str) -> None:
+    """With inv it would be the root of a negative number."""
+    text = f'lr_policy: "{policy}" base_lr: 1 gamma: -0.1 power: 0.75 stepsize: 2 stepvalue: 2 plateau_winsize: 3'
+    with pytest.raises(ConfigError, match=r"gamma cannot be negative, got -0\.1"):
+        schedule(text)
+
+
+@pytest.mark.parametrize(
+    ("policy", "iteration"),
+    [('"exp" gamma: 1e30', 30), ('"exp" gamma: 1e30', 3), ('"poly" power: -1 max_iter: 20', 20)],
+)
+def test_a_rate_beyond_float32_ends_the_run(policy: str, iteration: int) -> None:
+    text = NET.partition("random_seed")[0] + f"base_lr: 1 lr_policy: {policy}"
+    with Solver(parse_solver(text)[0]) as solver:
+        solver.iteration = iteration
+        with pytest.raises(
+            DivergedError, match=rf"^iteration {iteration}: the learning rate is (inf|1e\+90)\n.* lr_policy"
+        ):
+            solver.step(1)
 
 
 PLATEAU = 'lr_policy: "plateau" base_lr: 1 gamma: 0.5 test_iter: 1 test_interval: 5 plateau_patience: 2'

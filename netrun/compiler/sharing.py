@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -95,6 +96,10 @@ def _one(
             where(node.position, *node.layer.spec_path(i), "lr_mult"),
             ["leave the param entries out, or write lr_mult: 0"],
         )
+    for name in ("lr_mult", "decay_mult"):
+        if not math.isfinite(getattr(message, name)):
+            what = f"{node.name} ({node.layer.type}): {name} is {getattr(message, name)}, and has to be a finite number"
+            raise ConfigError(what, where(node.position, *node.layer.spec_path(i), name))
     # Caffe counts these blobs among the learnable ones, at rate 0; weight decay still reaches their history.
     lr = 0.0 if statistic else message.lr_mult
     parameter = Parameter(node.name, i, declared, lr, message.decay_mult)

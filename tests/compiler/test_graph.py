@@ -126,6 +126,7 @@ def test_shared_parameters() -> None:
     assert "lr_mult differ: 3 here, 2 there" in refused(
         ip.format("a", 4, "lr_mult: 2") + ip.format("b", 4, "lr_mult: 3")
     )
+    assert "decay_mult is inf, and has to be a finite number" in refused(ip.format("a", 4, "decay_mult: inf"))
     graph = build(*parse_net(INPUTS + ip.format("a", 4, "") + ip.format("b", 4, "lr_mult: 3")))
     assert [(p.key, p.lr_mult) for p in graph.parameters] == [("a.weight", 3.0)]
 
