@@ -135,9 +135,9 @@ class Engine:
         whole = self.now.whole
         aside = Visible(self.device)
         again = open_session((whole.recording, whole.program), recompiled, self.device, self.shared, aside)
-        for position, shapes in fed:  # what the data layers brought last
-            self.now.session.fit(position, shapes)
-            again.fit(position, shapes)
+        if fed:  # what the data layers brought last
+            self.now.session.fit(dict(fed))
+            again.fit(dict(fed))
         for name, tensor in before.whole.data.items():
             self._carry(whole.data[name], before.array(tensor))
         if not self.forwards:
@@ -384,16 +384,14 @@ class Engine:
         feeders = (
             self.open() if self.feeders is None or any(n.name not in self.feeders for n in nodes) else self.feeders
         )
-        for node in nodes:
-            feeder = feeders.get(node.name)
-            if feeder is None:
-                continue
+        there = [(node, feeders[node.name]) for node in nodes if node.name in feeders]
+        brought = [(n, [self.recording.tensors[value] for value in n.tops], feeder.next()) for n, feeder in there]
+        fit(self.now.bound, brought)
+        for node, tensors, batches in brought:
             constant = constant_tops(node)
-            batches = feeder.next()
-            fit(self.now.bound, node, [self.recording.tensors[value] for value in node.tops], batches)
-            for value, batch in zip(node.tops, batches, strict=True):
+            for value, tensor, batch in zip(node.tops, tensors, batches, strict=True):
                 if value.blob not in given and value.index not in constant:
-                    self.put(self.recording.tensors[value], batch)
+                    self.put(tensor, batch)
 
     def _fill_constants(self, filled: Collection[tuple[str, Spec]] = ()) -> None:
         """Constant tops of DummyData are filled once, as in Caffe: what a person writes there afterwards stays, as long

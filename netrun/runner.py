@@ -18,8 +18,11 @@ from .device import Device
 from .errors import ConfigError, DataError, NetrunError, WeightsError
 from .program import Program
 from .session import Memory, Session
-from .types import Tensor
+from .types import Shape, Tensor
 from .varying import open_session
+
+Batch = tuple[Node, Sequence[Tensor], Sequence[np.ndarray[Any, Any]]]
+"""What a data layer brings to one pass: the layer, the tensors of its tops, their values."""
 
 
 @dataclass
@@ -109,16 +112,17 @@ class Runner:
 
     def feed(self) -> None:
         """Bring the next batch of every data layer in, and count the pass."""
+        brought: list[Batch] = []
+        asked = time.perf_counter()
         for node in self.graph.nodes:
             feeder = self.feeders.get(node.name)
             if feeder is not None:
-                asked = time.perf_counter()
-                batches = feeder.next()
-                self.waited += time.perf_counter() - asked
-                tensors = [self.recording.tensors[value] for value in node.tops]
-                fit(self.session, node, tensors, batches)
-                for tensor, batch in zip(tensors, batches, strict=True):
-                    self.session.device.write(self.session.array(tensor), batch)
+                brought.append((node, [self.recording.tensors[value] for value in node.tops], feeder.next()))
+        self.waited += time.perf_counter() - asked
+        fit(self.session, brought)
+        for _, tensors, values in brought:
+            for tensor, array in zip(tensors, values, strict=True):
+                self.session.device.write(self.session.array(tensor), array)
         self.tick()
 
     def tick(self) -> None:
@@ -196,29 +200,40 @@ class Runner:
             node.layer.close()
 
 
-def fit(session: Session, node: Node, tensors: Sequence[Tensor], batches: Sequence[np.ndarray[Any, Any]]) -> None:
-    """Bring a session to the shapes of the batches that a data layer is about to write.
+def fit(session: Session, brought: Sequence[Batch]) -> None:
+    """Bring a session to the shapes of the batches that its data layers are about to write: of all of them at once, for
+    an image and the map of its labels change together.
 
     Raises:
-        DataError: the layer's batches have to have one shape, or a layer behind it does not fit the new one.
+        DataError: a layer's batches have to have one shape, or a layer behind one does not fit the new one.
     """
-    for value, tensor, batch in zip(node.tops, tensors, batches, strict=True):
-        wanted = session.resolve(tensor).shape
-        if batch.shape == wanted:
-            continue
-        notes = [f"the net is compiled for {' '.join(map(str, wanted))}"]
-        if node.layer.flexible:
-            try:
-                session.fit(node.position, [b.shape for b in batches])
-                return
-            except ConfigError as error:
-                notes = [line for problem in error.problems for line in (problem.what, *problem.notes)]
-        raise DataError(
-            f'{node.name} ({node.layer.type}): this batch of "{value.blob}" has the shape '
-            f"{' '.join(map(str, batch.shape))}, which the net cannot follow",
-            node.layer.context.locate(),
-            [*notes, "records of different sizes need a crop_size, or new_height and new_width"],
-        )
+    changed: dict[int, list[Shape]] = {}
+    told = None
+    for node, tensors, batches in brought:
+        for value, tensor, batch in zip(node.tops, tensors, batches, strict=True):
+            wanted = session.resolve(tensor).shape
+            if batch.shape == wanted:
+                continue
+            if not node.layer.flexible:
+                raise _unfit(node, value, batch, [f"the net is compiled for {' '.join(map(str, wanted))}"])
+            changed[node.position] = [b.shape for b in batches]
+            told = told or (node, value, batch)
+    if told is None:
+        return
+    try:
+        session.fit(changed)
+    except ConfigError as error:
+        raise _unfit(*told, [line for p in error.problems for line in (p.what, *p.notes)]) from None
+
+
+def _unfit(node: Node, value: Value, batch: np.ndarray[Any, Any], notes: Sequence[str]) -> DataError:
+    shape = " ".join(map(str, batch.shape))
+    return DataError(
+        f'{node.name} ({node.layer.type}): this batch of "{value.blob}" has the shape {shape}, which the net cannot '
+        "follow",
+        node.layer.context.locate(),
+        [*notes, "records of different sizes need a crop_size, or new_height and new_width"],
+    )
 
 
 def kept(recording: Recording) -> frozenset[Tensor]:

@@ -258,11 +258,11 @@ class Session:
         """By the position of every data layer that brings other shapes than the first time, those shapes."""
         return ()
 
-    def fit(self, position: int, shapes: Sequence[Shape]) -> None:
-        """Go over to other shapes of what the data layer at a position of the file brings, before it is written.
+    def fit(self, brought: Mapping[int, Sequence[Shape]]) -> None:
+        """Go over to other shapes of what data layers bring, by their positions in the file, before it is written.
 
         Raises:
-            ShapeError: a parameter would need another shape.
+            ConfigError: a layer behind them does not fit the shapes, or a parameter would need another one.
         """
         raise NotImplementedError("this session has one set of shapes")
 

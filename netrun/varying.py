@@ -182,12 +182,14 @@ class Varying(Session):
         """As Session.fed."""
         return self._fed
 
-    def fit(self, position: int, shapes: Sequence[Shape]) -> None:
+    def fit(self, brought: Mapping[int, Sequence[Shape]]) -> None:
         """As Session.fit."""
-        given = {**dict(self._fed), position: tuple(tuple(shape) for shape in shapes)}
-        first = next(node for node in self._first.nodes if node.position == position)
-        if given[position] == tuple(value.spec.shape for value in first.tops):
-            del given[position]
+        given = dict(self._fed)
+        for node in self._first.nodes:
+            if node.position in brought and node.layer.fed:
+                given[node.position] = tuple(tuple(shape) for shape in brought[node.position])
+                if given[node.position] == tuple(value.spec.shape for value in node.tops):
+                    del given[node.position]
         self._enter(tuple(sorted(given.items())), (None,) * len(self._places))
 
     def _enter(self, fed: Fed, shapes: Shapes) -> None:

@@ -119,6 +119,37 @@ def test_a_solver_follows_every_batch_and_resumes(more: str, tmp_path: Path) -> 
             np.testing.assert_array_equal(solver.memory.read(tensor), wanted[tensor.name])
 
 
+def test_an_image_and_its_map_change_together(records: list[Any]) -> None:
+    """Two data layers: no batch of the one ever meets a batch of the other that has another size."""
+    both = (
+        data("image").replace('top: "label"', "")
+        + """
+      layer { name: "map" type: "ImageData" top: "map" image_data_param { source: "list.txt" batch_size: 1
+        is_color: false } }
+      layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 1
+        kernel_size: 1 weight_filler { type: "constant" value: 0.5 } } }
+      layer { name: "loss" type: "EuclideanLoss" bottom: "conv" bottom: "map" top: "loss" }"""
+    )
+    losses: list[float] = []
+    with Net(parse_net(both)[0], schema.TEST) as net:
+        for step in range(7):
+            net.forward()
+            image, gray = records[step % len(SIZES)], net.blobs["map"].data
+            assert gray.shape == (1, 1, *SIZES[step % len(SIZES)])
+            wanted = np.square(0.5 * image.sum(axis=0, dtype="float64") - gray[0, 0]).sum() / 2
+            assert net.loss == pytest.approx(wanted, rel=1e-5)
+            losses.append(net.loss)
+        net.backward()  # compiled only now, for the sizes of now
+        slope = 0.5 * records[1].sum(axis=0, dtype="float64") - gray[0, 0]
+        np.testing.assert_allclose(net.params["conv"][1].diff, slope.sum(), 1e-4)
+    text = f'net_param {{ {both} }} base_lr: 0 lr_policy: "fixed"'
+    found: list[float] = []
+    with Solver(parse_solver(text)[0]) as solver:
+        solver.on_iteration.append(lambda _, loss: found.append(loss))
+        solver.step(7)
+    assert found == pytest.approx(losses, rel=1e-6)
+
+
 def test_shapes_share_one_block_of_memory() -> None:
     """What is compiled for many sizes costs the memory of the largest, and the oldest are forgotten."""
     image = pytest.importorskip("PIL.Image")
