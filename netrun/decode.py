@@ -337,7 +337,7 @@ def _first_reached(nodes: Sequence[Node], tokens: str) -> int:
 def _carried(net: Net) -> dict[str, int]:
     """States that live on, with the axis of the streams."""
     return {
-        f"{node.name}.{declared.name}": declared.streams
+        f"{node.key}.{declared.name}": declared.streams
         for node in net.graph.nodes
         for declared in node.layer.declared
         if declared.role == "state" and declared.streams is not None

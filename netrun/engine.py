@@ -72,7 +72,7 @@ class Engine:
         self.both_ways = recipe.state.phase == schema.TRAIN or graph.force_backward or bool(graph.varying)
         """Whether backward is compiled. Where it is unlikely it waits until somebody asks for it: see ``_turn``."""
         self.now = self._settle(graph)
-        self.sources = {node.name: node.layer for node in self.graph.nodes if node.layer.fed}
+        self.sources = {node.key: node.layer for node in self.graph.nodes if node.layer.fed}
         self.numbers = {node.name: i for i, node in reversed(list(enumerate(self.graph.nodes)))}
         self._fill_constants()
 
@@ -369,22 +369,20 @@ class Engine:
             self.feeders = {}
         ranges = label_ranges(self.graph)
         for node in self.graph.nodes:
-            if node.layer.fed and node.name not in self.feeders and node.layer.type != "Input":
-                first = Node(node.position, self.sources.get(node.name, node.layer), tops=node.tops)
+            if node.layer.fed and node.key not in self.feeders and node.layer.type != "Input":
+                first = Node(node.position, self.sources.get(node.key, node.layer), tops=node.tops)
                 source = first if isinstance(first.layer, MemoryData) else node
                 feeder = open_layer(source, self.recipe.seed, self.recipe.stream, self.recipe.threads, ranges)
                 if feeder is not None:
-                    self.feeders[node.name] = feeder
+                    self.feeders[node.key] = feeder
         return self.feeders
 
     def _feed(self, low: int, high: int, given: frozenset[str]) -> None:
         nodes = [n for i, n in self.now.fed if low <= i <= high]
         if not nodes:
             return
-        feeders = (
-            self.open() if self.feeders is None or any(n.name not in self.feeders for n in nodes) else self.feeders
-        )
-        there = [(node, feeders[node.name]) for node in nodes if node.name in feeders]
+        feeders = self.open() if self.feeders is None or any(n.key not in self.feeders for n in nodes) else self.feeders
+        there = [(node, feeders[node.key]) for node in nodes if node.key in feeders]
         brought = [(n, [self.recording.tensors[value] for value in n.tops], feeder.next()) for n, feeder in there]
         fit(self.now.bound, brought)
         for node, tensors, batches in brought:

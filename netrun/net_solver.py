@@ -7,7 +7,7 @@ kept, so that anything can be looked at: that takes more memory, and fuses less.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn, cast
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from . import debug, snapshot
 from .compiler.sharing import Parameter
+from .config import schema
 from .config.paths import resolve
 from .expression import Rule, rule
 from .loss_scale import FIRST, LossScale
@@ -58,12 +59,26 @@ class NetRunner(Runner):
         self.net = net
         super().__init__(name, net.recording, cast(Session, _Pass(net)))
 
+    @property
+    def forwards(self) -> int:
+        """The number of the net's next pass, which decides what is random in it."""
+        return self.net._engine.forwards
+
+    @forwards.setter
+    def forwards(self, number: int) -> None:
+        self.net._engine.forwards = number
+
     def open(self) -> None:
         """Open the sources of all data layers."""
         self.feeders = self.net._engine.open()
 
     def feed(self) -> None:
         """Nothing: the net does it in its forward."""
+
+    def cursors(self) -> Iterator[schema.DataCursor]:
+        """Where every data layer stands that the net has opened."""
+        self.feeders = self.net._engine.feeders or {}
+        return super().cursors()
 
     def outputs(self) -> list[Output]:
         """The outputs of the last run, in Caffe's order (alphabetical)."""

@@ -105,17 +105,17 @@ class Runner:
         """
         ranges = label_ranges(self.graph)
         for node in self.graph.nodes:
-            if node.layer.fed and node.name not in self.feeders:
+            if node.layer.fed and node.key not in self.feeders:
                 feeder = open_layer(node, self.seed, self.name, self.threads, ranges)
                 if feeder is not None:
-                    self.feeders[node.name] = feeder
+                    self.feeders[node.key] = feeder
 
     def feed(self) -> None:
         """Bring the next batch of every data layer in, and count the pass."""
         brought: list[Batch] = []
         asked = time.perf_counter()
         for node in self.graph.nodes:
-            feeder = self.feeders.get(node.name)
+            feeder = self.feeders.get(node.key)
             if feeder is not None:
                 brought.append((node, [self.recording.tensors[value] for value in node.tops], feeder.next()))
         self.waited += time.perf_counter() - asked

@@ -213,7 +213,7 @@ class Solver:
         self.stopped = False
         began, waited = time.perf_counter(), self.runners[0].waited
         self.step(m.max_iter - self.iteration)
-        if self.runners[0].feeders:
+        if self.runners[0].waited > waited:
             share = (self.runners[0].waited - waited) / max(time.perf_counter() - began, 1e-9)
             self.log(f"Waiting for data took {share:.1%} of the time.", "data_reader.cpp:1")
         if m.snapshot_after_train and not (m.snapshot and self.iteration % m.snapshot == 0):
@@ -382,7 +382,8 @@ class Solver:
     def test(self, index: int = 0) -> list[Output]:
         """Mean outputs of one test net over its test_iter batches."""
         self.log(f"Iteration {self.iteration}, Testing net (#{index})", "solver.cpp:347")
-        averages = Averages()
+        averages, runner = Averages(), self.runners[1 + index]
+        runner.forwards = self.iteration * self.message.test_iter[index]  # however many tests this process has seen
         for _ in range(self.message.test_iter[index]):
             asked = self.action()
             if asked == "snapshot":
@@ -391,7 +392,7 @@ class Solver:
                 self.stopped = True
                 self.log("Test interrupted.", "solver.cpp:394")
                 return []
-            averages.add(self.runners[1 + index])
+            averages.add(runner)
         if self.message.test_compute_loss:
             self.log(f"Test loss: {averages.loss:g}", "solver.cpp:400")
         self._log_outputs(averages.means, "Test", "solver.cpp:414")

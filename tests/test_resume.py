@@ -14,9 +14,10 @@ import pytest
 from google.protobuf import text_format
 
 from netrun.config import schema
-from netrun.config.upgrade import parse_net
+from netrun.config.upgrade import parse_net, parse_solver
 from netrun.config.weights import read_state, read_weights
 from netrun.errors import WeightsError
+from netrun.net_solver import NetSolver
 from netrun.solver import Solver
 
 DIGITS = Path(__file__).parents[1] / "configs" / "digits"
@@ -172,6 +173,37 @@ def carried_state_is_resumed(net: str, form: str) -> None:
         for tensor in straight.training.recording.parameters.values():
             np.testing.assert_array_equal(second.memory.read(tensor), straight.memory.read(tensor))
         assert second.losses == straight.losses
+
+
+RANDOM = """net_param {
+  layer { name: "d" type: "DummyData" top: "x" top: "y" dummy_data_param {
+    shape { dim: 4 dim: 3 } shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } } }
+  layer { name: "ip" type: "InnerProduct" bottom: "x" top: "p"
+    inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+  layer { name: "drop" type: "Dropout" bottom: "p" top: "p" phase: TRAIN }
+  layer { name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" } }
+base_lr: 0.1 lr_policy: "fixed" random_seed: 3 snapshot_prefix: "s" test_iter: 2 test_interval: 2 iter_size: 2"""
+
+
+@pytest.mark.parametrize("kind", [Solver, NetSolver])
+def test_what_is_random_goes_on(kind: type[Solver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data and masks, in training and in tests: a layer may be random there too."""
+    monkeypatch.chdir(tmp_path)
+    lines: list[str] = []
+    with kind(parse_solver(RANDOM)[0], log=lambda line, *_: lines.append(line)) as first:
+        first.step(3)
+        state = first.snapshot()[1]
+        lines.clear()
+        first.step(4)
+        wanted = [line for line in lines if "Test net output" in line]
+        assert len(set(wanted)) == 2
+        with kind(parse_solver(RANDOM)[0], log=lambda line, *_: lines.append(line)) as second:
+            second.restore(state)
+            lines.clear()
+            second.step(4)
+            assert [line for line in lines if "Test net output" in line] == wanted
+            for tensor in first.training.recording.parameters.values():
+                np.testing.assert_array_equal(second.memory.read(tensor), first.memory.read(tensor))
 
 
 LOOP = """recurrent_net_param {

@@ -248,3 +248,42 @@ def test_debug_info_is_logged_where_the_loss_is(tmp_path: Path) -> None:
     kinds = ["Forward" if "[Forward]" in line else line.partition(" (")[0].partition(",")[0] for line in shown]
     assert kinds == ["Forward", "Iteration 0", "Iteration 0", "MultiStep Status: Iteration 2", "Forward",
                      "Iteration 2", "Iteration 2"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [Solver, NetSolver])
+def test_layers_of_one_name_share_nothing(kind: type[Solver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data, masks and states are each layer's own, in a run and in its snapshot; Caffe accepts such nets too."""
+    h5py = pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
+    monkeypatch.chdir(tmp_path)
+    text = """layer { name: "one" type: "DummyData" top: "one" dummy_data_param { shape { dim: 1 dim: 2 dim: 64 }
+        data_filler { value: 1 } } }
+      layer { name: "c" type: "DummyData" top: "c" dummy_data_param { shape { dim: 1 dim: 2 }
+        data_filler { value: 1 } } }"""
+    for i, name in enumerate("ab"):
+        with h5py.File(f"{name}.h5", "w") as file:
+            file[name] = np.arange(7, dtype="float32").reshape(7, 1) + 100 * i
+        (tmp_path / f"{name}.txt").write_text(f"{name}.h5\n")
+        text += f"""layer {{ name: "d" type: "HDF5Data" top: "{name}" hdf5_data_param {{ source: "{name}.txt"
+            batch_size: {2 + i} }} }}
+          layer {{ name: "drop" type: "Dropout" bottom: "one" top: "drop{i}" }}
+          layer {{ name: "l" type: "LSTM" bottom: "one" bottom: "c" top: "l{i}" recurrent_param {{ num_output: 3
+            weight_filler {{ type: "uniform" min: -0.5 max: 0.5 }} }} }}
+          layer {{ name: "m" type: "Reduction" bottom: "l{i}" top: "m{i}" loss_weight: 1 }}"""
+    solver = f'net_param {{ {text} }} base_lr: 0.01 lr_policy: "fixed" random_seed: 3 snapshot_prefix: "s"'
+
+    def seen(runner: Any) -> dict[str, list[float]]:
+        return {output.name: output.values.reshape(-1).tolist() for output in runner.outputs()}
+
+    with kind(parse_solver(solver)[0]) as first:
+        first.step(2)
+        found = seen(first.runners[0])
+        assert (found["a"], found["b"]) == ([2, 3], [103, 104, 105])
+        assert found["drop0"] != found["drop1"]
+        state = first.snapshot()[1]
+        first.step(1)
+        wanted = seen(first.runners[0])
+        assert (wanted["a"], wanted["b"]) == ([4, 5], [106, 100, 101])
+        with kind(parse_solver(solver)[0]) as second:
+            second.restore(state)
+            second.step(1)
+            assert seen(second.runners[0]) == wanted

@@ -161,6 +161,7 @@ def measure(graph: Graph, device: Device, iterations: int, log: Log) -> Measured
         log("*** Benchmark begins ***", "caffe.cpp:365")
         log(f"Testing for {iterations} iterations.", "caffe.cpp:366")
         rows = {node.name: Times(node.name) for node in graph.nodes}
+        data = next((node.name for node in graph.nodes if node.key in runner.feeders), None)
         for call in program.calls:  # as recorded: a device may fuse calls
             row = rows.get(call.origin.rstrip("'"))
             if row is not None and call.origin.endswith("'"):
@@ -174,8 +175,8 @@ def measure(graph: Graph, device: Device, iterations: int, log: Log) -> Measured
             runner.feed()
             reading = time.perf_counter() - start
             found.forward += reading
-            if runner.feeders:
-                rows[next(iter(runner.feeders))].forward += reading
+            if data is not None:
+                rows[data].forward += reading
             for timing in session.time(1):
                 name = timing.call.origin.rstrip("'")
                 is_backward = timing.call.origin.endswith("'")

@@ -86,15 +86,11 @@ def _outside(name: str, blob: Given) -> Value:
 
 
 def _parameters(graph: Graph, recording: Recording, path: Path, body: Body) -> None:
-    names: dict[str, int] = {}
     placed: set[Tensor] = set()
     for node in graph.nodes:
         given, own = list(node.layer.param_specs()), iter(node.parameters)
         for declared in node.layer.declared:
-            name = f"{node.name}.{declared.name}"
-            names[name] = names.get(name, 0) + 1
-            name = name if names[name] == 1 else f"{name}@{names[name]}"
-            outer = replace(declared, name=name)
+            outer = replace(declared, name=f"{node.key}.{declared.name}")
             if declared.role == "state":
                 body.constants.append((outer, getattr(node.layer, declared.name)))
                 continue

@@ -76,6 +76,7 @@ class _Builder:
         self.measured: Mapping[int, Sequence[Shape]] = {}
         self.before: Mapping[int, Layer] = {}
         self.inside = False
+        self.keys: dict[str, int] = {}
 
     def again(self, measured: Mapping[int, Sequence[Shape]]) -> Graph:
         """A new graph of the same net with these shapes for the tops of varying layers."""
@@ -133,6 +134,7 @@ class _Builder:
             measured=self.measured.get(position),
             before=self.before.get(position),
             inside=self.inside,
+            key=self.key_of(message.name),
         )
         source = self.source.view("layer", position) if self.source else None
         context.inner = inner_of(message, source, self.state, context)
@@ -146,6 +148,13 @@ class _Builder:
         self.connect_tops(node, specs)
         node.loss_weights = self.loss_weights(node)
         self.nodes.append(node)
+
+    def key_of(self, name: str) -> str:
+        """The name; "name@2" for the second layer that has it."""
+        count = self.keys[name] = self.keys.get(name, 0) + 1
+        if count == 1:
+            return name
+        return self.key_of(name) if f"{name}@{count}" in self.keys else self.key_of(f"{name}@{count}")
 
     def unknown_bottoms(self, position: int, message: schema.LayerParameter) -> None:
         for i, bottom in enumerate(message.bottom):

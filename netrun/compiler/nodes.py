@@ -42,6 +42,11 @@ class Node:
         return self.layer.name
 
     @property
+    def key(self) -> str:
+        """The name, made unique within the net: two layers of one name share nothing."""
+        return self.layer.key
+
+    @property
     def message(self) -> schema.LayerParameter:
         """The layer's message."""
         return self.layer.message

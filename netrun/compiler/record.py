@@ -99,7 +99,7 @@ def _give_tensors(node: Node, result: Recording) -> None:
     blobs = iter(node.parameters)
     for declared in layer.declared:
         if declared.role == "state":
-            name = f"{node.name}.{declared.name}"
+            name = f"{node.key}.{declared.name}"
             tensor = result.states[name] = recorder.new(name, declared.spec, "state")
             if declared.value is not None:
                 result.initial[tensor] = declared.value

@@ -51,7 +51,6 @@ def share(nodes: Sequence[Node], where: Callable[..., Where | None]) -> list[Par
     """
     owners: list[Parameter] = []
     by_name: dict[str, Parameter] = {}
-    keys: dict[str, int] = {}
     problems: list[Problem] = []
     for node in nodes:
         specs = node.layer.param_specs()
@@ -69,9 +68,7 @@ def share(nodes: Sequence[Node], where: Callable[..., Where | None]) -> list[Par
                 continue
             node.parameters.append(parameter)
             if parameter.owner is None:
-                key = f"{node.name}.{declared.name}"
-                keys[key] = keys.get(key, 0) + 1
-                parameter.key = key if keys[key] == 1 else f"{key}@{keys[key]}"
+                parameter.key = f"{node.key}.{declared.name}"
                 owners.append(parameter)
     if problems:
         raise ConfigError.of(problems)

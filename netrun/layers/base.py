@@ -68,6 +68,7 @@ class Context:
         before: the same layer in the first compilation, for what it carries on in Python.
         inner: builds the layers inside this one (netrun.layers.body.Build).
         inside: the layer stands in another one's body, where the shapes of tops are fixed.
+        key: the layer's name, or one made of it where an earlier layer of the net has that name already.
     """
 
     phase: int = schema.TEST
@@ -81,6 +82,7 @@ class Context:
     before: Layer | None = None
     inner: Any = None
     inside: bool = False
+    key: str = ""
 
 
 class Layer:
@@ -121,6 +123,8 @@ class Layer:
         self.message = message
         self.context = context or Context()
         self.name = message.name
+        self.key = self.context.key or message.name
+        """What is the layer's alone is found under it: states, random draws, data."""
         self.declared: list[Declared] = []
         self.clock: Any = None
         """A control tensor: the number of forward passes so far. What is random is drawn with it."""

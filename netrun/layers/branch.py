@@ -102,7 +102,7 @@ class If(Holder):
         body = self.bodies[branch]
         same = body.bound(self)
         same |= {body.inputs[name]: bottom[i] for name, i in self.places.items()}
-        run = Unrolled(k, body.calls, 1, same, {}, name=self.name, one_mask=True)
+        run = Unrolled(k, body.calls, 1, same, {}, name=self.key, one_mask=True)
         for name, y in zip(self._outputs, top, strict=True):
             run.values(body.blobs[name], k.view(y, (1, *y.shape)))
 
@@ -240,7 +240,7 @@ class While(Holder):
             after = body.blobs[state.message.next]
             calls.append(_pointwise([mask, after, before], kept, "where(a > 0, b, c)", self.name))
             states.append(Carried(before, kept, self.first_value(k, bottom, state)))
-        loop = Unrolled(k, calls, self._steps, same, {}, states, name=self.name)
+        loop = Unrolled(k, calls, self._steps, same, {}, states, name=self.key)
         went = k.temp("went_on", (self._steps, count))
         loop.values(going, went)
         k.host([went], [], fn=self._look, grad=None)

@@ -32,6 +32,6 @@ class Dropout(Layer):
             k.copy(bottom[0], top[0])
             return
         mask = k.temp("mask", bottom[0].shape, "uint8")
-        stream = stream_of(self.name, "mask")
+        stream = stream_of(self.key, "mask")
         k.random(self.clock, mask, how="bernoulli", p=self._keep, seed=self.context.seed, stream=stream)
         k.pointwise([bottom[0], mask], top[0], expr=f"a * b * {1 / self._keep!r}")

@@ -150,7 +150,7 @@ class DummyData(_Read):
         return [self.spec(shape) for shape in shapes]
 
     def open(self, how: Opening) -> Feeder:
-        return DummyFeeder(self.name, tuple(self.message.top), self._parts, how.seed, how.stream)
+        return DummyFeeder(self.key, tuple(self.message.top), self._parts, how.seed, how.stream)
 
 
 class MemoryData(_Read):

@@ -190,7 +190,7 @@ class Recurrent(Holder):
             states.append(Carried(before, body.blobs[state.message.next], first))
         loop = Unrolled(
             k, [*calls, *body.calls], self._steps, same, stepped, states,
-            backwards=self.p.reverse, name=self.name, one_mask=self.p.one_mask,
+            backwards=self.p.reverse, name=self.key, one_mask=self.p.one_mask,
         )  # fmt: skip
         for i, name in self._outputs.items():
             loop.values(body.blobs[name], top[i])

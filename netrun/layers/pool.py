@@ -32,7 +32,7 @@ def pool(layer: Layer, k: Kernels, x: Any, y: Any, window: Window, method: int, 
         k.pool_max(x, y, index, window=window)
     else:
         noise = k.temp(f"noise{part}", y.shape)
-        stream = stream_of(layer.name, "pool", part)
+        stream = stream_of(layer.key, "pool", part)
         k.random(layer.clock, noise, how="uniform", p=0.0, seed=layer.context.seed, stream=stream)
         k.pool_random(x, noise, y, index, window=window)
     return index

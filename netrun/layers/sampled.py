@@ -79,7 +79,7 @@ class SampledSoftmaxLoss(Layer):
         """The scores of the label and of the classes drawn, N (1 + num_sampled)."""
         (rows, size), sampled = x.shape, self.p.num_sampled
         drawn, chosen = k.temp("drawn", (sampled,)), k.temp("chosen", (sampled,))
-        stream = stream_of(self.name, "classes")
+        stream = stream_of(self.key, "classes")
         k.random(self.clock, drawn, how="uniform", p=0.0, seed=self.context.seed, stream=stream)
         k.pointwise([drawn], chosen, expr=self._class("a"))
         w, b = k.temp("some_weight", (sampled, size)), k.temp("some_bias", (sampled,))

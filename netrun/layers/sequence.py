@@ -289,7 +289,7 @@ class RecurrentStack(Layer):
         if layer == self._layers - 1 or keep == 1 or not self.train:
             return y
         mask, dropped = k.temp("mask", y.shape, "uint8"), k.temp("dropped", y.shape)
-        stream = stream_of(self.name, f"mask{layer}")
+        stream = stream_of(self.key, f"mask{layer}")
         k.random(self.clock, mask, how="bernoulli", p=keep, seed=self.context.seed, stream=stream)
         k.pointwise([y, mask], dropped, expr=f"a * b * {1 / keep!r}")
         return dropped

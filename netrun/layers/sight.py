@@ -187,7 +187,7 @@ class Attention(Layer):
         mask = []
         if keep < 1:
             mask = [k.temp("mask", places, "uint8")]
-            stream = stream_of(self.name, "mask")
+            stream = stream_of(self.key, "mask")
             k.random(self.clock, mask[0], how="bernoulli", p=keep, seed=self.context.seed, stream=stream)
         expr, arrays = sight.choose("a", "0", 1 + len(mask)) if sight.blind or shown is not None else ("a", [])
         if arrays or mask:

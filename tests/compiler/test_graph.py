@@ -190,3 +190,14 @@ def test_stages_of_the_net_itself_count() -> None:
     ):  # fmt: skip
         found = [name for name, _ in build(*parse_net(text + begin), state).outputs]
         assert "".join(name for name in found if name in "abcde") == wanted
+
+
+def test_layers_of_one_name_have_keys_of_their_own() -> None:
+    names = ["a", "a", "a@2", "a", "b"]
+    layers = "".join(
+        f'layer {{ name: "{name}" type: "ReLU" bottom: "x" top: "t{i}" }}\n' for i, name in enumerate(names)
+    )
+    graph = build(*parse_net(INPUTS + layers))
+    found = [node.key for node in graph.nodes[-5:]]
+    assert [node.name for node in graph.nodes[-5:]] == names
+    assert found == ["a", "a@2", "a@2@2", "a@3", "b"]
