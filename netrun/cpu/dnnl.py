@@ -11,17 +11,17 @@ import ctypes
 import importlib.metadata
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from .waiting import waiting
+
 WHEEL = "onednn-cpu-gomp"
 MAJOR = 3
 MAX_AXES = 12
-SPINS = "GOMP_SPINCOUNT"
 Dims = c_int64 * MAX_AXES
 
 # ----------------------------------------------------------------------------------------------- numbers of the headers
@@ -308,30 +308,11 @@ def _search() -> tuple[Library | None, str]:
     for file in files:
         if file.name == f"libdnnl.so.{MAJOR}":
             try:
-                with _patient_threads():
+                with waiting(cores()):
                     return Library(str(Path(str(file.locate())).resolve())), ""
             except (OSError, Unsupported) as error:
                 return None, f"oneDNN cannot be loaded: {error}"
     return None, f"{WHEEL} holds no libdnnl.so.{MAJOR}"
-
-
-@contextmanager
-def _patient_threads() -> Iterator[None]:
-    """Let the library's threads wait for work actively for some ten microseconds only, unless the user says otherwise.
-
-    What they wait for comes within that while a net runs. Left alone they turn around for milliseconds, and where
-    another process or a thread that decodes images wants the core, every call then waits for the scheduler: measured
-    with both of two cores busy, a small net's iterations took 70 ms instead of 10. The setting is read once, while the
-    library is loaded.
-    """
-    if SPINS in os.environ or "OMP_WAIT_POLICY" in os.environ:
-        yield
-        return
-    os.environ[SPINS] = "1000"
-    try:
-        yield
-    finally:
-        del os.environ[SPINS]
 
 
 @lru_cache(maxsize=1)

@@ -10,9 +10,10 @@ from ..program import Call, Program
 from ..types import PERSISTENT, Shape, Spec, Tensor
 from .dnnl import Unsupported
 from .layouts import CHANNELS_LAST, work
-from .onednn import BATCH_NORM, BATCH_NORM_GRAD, CONV_THEN, GRAD_WB, Recipes
+from .onednn import BATCH_NORM, BATCH_NORM_GRAD, CONV_KEEP, CONV_THEN, GRAD_WB, GRADS, Recipes
 from .onednn_norm import mask_bytes
 from .onednn_pointwise import LONGEST, chain_of, operand_shapes
+from .points import kept, takes
 
 
 def fused(program: Program, recipes: Recipes) -> Program:
@@ -27,6 +28,51 @@ def readers_of(program: Program) -> dict[Tensor, list[Call]]:
         for root in dict.fromkeys(t.root for t in call.reads()):
             found.setdefault(root, []).append(call)
     return found
+
+
+def paired(program: Program, recipes: Recipes) -> Program:
+    """Both gradients of a convolution as one call, where that shares work, also with its forward."""
+    calls: list[Call] = []
+    forward: list[int] = []
+    # what somebody may write between forward and backward
+    open_ = {*program.keeps, *(home.tensor.root for home in program.homes.values())}
+    for call in program.calls:
+        both = _both(calls[-1], call) if calls else None
+        if both is None or recipes.of(both) is None:
+            if call.op.name == "conv":
+                forward.append(len(calls))
+            calls.append(call)
+            continue
+        calls[-1] = both
+        x, at = both.args[0], next((i for i in forward if _same(calls[i], both)), None)
+        if at is not None and isinstance(x, Tensor) and x.root not in open_ and x.root.kind not in PERSISTENT:
+            size = kept(x.spec, both.reads()[2].spec)
+            values = Tensor(f"{x.name}.points", Spec((size,), "uint8", work(size)), "buffer")
+            keeping = replace(calls[at], op=CONV_KEEP, args=(*calls[at].args, values))
+            later = replace(both, args=(values, *both.args[1:]))
+            if size and recipes.of(keeping) is not None and recipes.of(later) is not None:
+                calls[at], calls[-1] = keeping, later
+    return program.having(calls)
+
+
+def _same(forward: Call, both: Call) -> bool:
+    """Whether a call is the forward convolution of those gradients, at points as they are."""
+    x, w, *_ = forward.args
+    given = x is both.args[0] and w is both.args[1] and takes(forward)
+    return given and all(forward.attrs[name] == both.attrs[name] for name in both.attrs)
+
+
+def _both(first: Call, second: Call) -> Call | None:
+    """Two calls that follow each other as onednn.GRADS, if they are the two gradients of one convolution at points."""
+    found = {call.op.name: call for call in (first, second)}
+    if set(found) != {GRAD_WB.name, "conv_grad_x"} or first.attrs != second.attrs:
+        return None
+    weights, inputs = found[GRAD_WB.name], found["conv_grad_x"]
+    x, dy, dw, db = weights.args
+    w, seed, dx = inputs.args
+    if seed is not dy or not (takes(weights) and takes(inputs)):
+        return None
+    return Call(GRADS, (x, w, dy, dw, db, dx), first.attrs, first.origin)
 
 
 def _fuse_chains(program: Program, recipes: Recipes) -> Program:

@@ -12,7 +12,15 @@ from typing import Any
 from ..kernels import OPS, Argument, Op
 from ..program import Call
 from ..types import Tensor
-from . import onednn_conv, onednn_norm, onednn_pointwise, onednn_products, onednn_spatial, onednn_winograd
+from . import (
+    onednn_conv,
+    onednn_norm,
+    onednn_points,
+    onednn_pointwise,
+    onednn_products,
+    onednn_spatial,
+    onednn_winograd,
+)
 from .dnnl import Library, Unsupported
 from .recipe import Recipe
 
@@ -22,6 +30,17 @@ GRAD_WB = Op(
     OPS["conv_grad_w"].attributes,
 )
 """conv_grad_w and the gradient of the bias in one pass over dy."""
+
+GRADS = Op(
+    "conv_grads",
+    tuple(Argument(name, role, False, False) for name, role in (
+        ("x", "r"), ("w", "r"), ("dy", "r"), ("dw", "w"), ("db", "w"), ("dx", "w"))),
+    OPS["conv_grad_w"].attributes,
+)  # fmt: skip
+"""conv_grad_wb and conv_grad_x, which share what they make of dy. ``x`` may be what CONV_KEEP made of it."""
+
+CONV_KEEP = Op("conv_keep", (*OPS["conv"].arguments, Argument("values", "w", False, False)), OPS["conv"].attributes)
+"""conv that also gives the values of x at points, for GRADS."""
 
 CONV_THEN = Op(
     "conv_then",
@@ -58,6 +77,7 @@ Builder = Callable[[Library, Call], Recipe]
 BUILDERS: Mapping[str, Builder] = {
     "conv": onednn_conv.conv, "conv_grad_x": onednn_conv.conv_grad_x, "conv_grad_w": onednn_conv.conv_grad_w,
     "conv_then": onednn_conv.conv, "conv_grad_wb": onednn_conv.conv_grad_w, "gemm": onednn_products.gemm,
+    "conv_grads": onednn_points.conv_grads, "conv_keep": onednn_points.conv,
     "pool_max": onednn_spatial.pool_max, "pool_max_grad": onednn_spatial.pool_max_grad,
     "pool_avg": onednn_spatial.pool_avg, "pool_avg_grad": onednn_spatial.pool_avg_grad,
     "lrn": onednn_norm.lrn, "lrn_grad": onednn_norm.lrn_grad,

@@ -13,7 +13,7 @@ from typing import Any
 from ..expression import letters, parse
 from ..program import Call
 from ..types import PLAIN, Spec, Window
-from . import dnnl, onednn_points, onednn_winograd
+from . import dnnl, onednn_points, onednn_winograd, points
 from .dnnl import Handle, Library, Unsupported
 from .layouts import CHANNELS_LAST, describe, format_of, is_half, of, packed, strides
 from .onednn_pointwise import chain_of, operand, post_operations, rectified
@@ -156,11 +156,11 @@ def weight_layout(lib: Library, call: Call) -> str:
     Raises:
         Unsupported: the library does not run the call.
     """
-    if onednn_points.takes(call):
+    if points.takes(call):
         return PLAIN
-    points = onednn_winograd.packed_weights(lib, call)
-    if points is not None:
-        return points
+    filtered = onednn_winograd.packed_weights(lib, call)
+    if filtered is not None:
+        return filtered
     c, pd, *_ = _forward(lib, call)
     wanted = lib.query(pd, dnnl.WEIGHTS)
     return PLAIN if lib.same(wanted, c.own_w) else packed(lib, wanted, c.wide)

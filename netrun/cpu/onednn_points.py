@@ -1,13 +1,11 @@
-"""Convolutions of 5 x 5 windows as products at points (Toom and Cook's method, known as Winograd's), by the library.
+"""Convolutions of 5 x 5 windows as products at points (points.py says how), by the library.
 
-Along an axis a tile of 4 outputs is a product of polynomials, found from its values at 8 points instead of from 20
-products: y = A ((B x) * (G w)). Over both axes 64 products stand for 400. The polynomials of all tiles of an axis are
-one matrix each way, B with a column a pixel and A with a row an output, so that everything is a matrix product:
+Everything is a matrix product:
 
     x -> rows B x -> columns B x = V,    V U = M point by point,    M -> rows A M -> columns A M -> y,    U = (G x G) w
 
-with pixels outermost, then images, then channels. The gradients are the adjoints of these products. Sums have some 20
-times the rounding error of the direct ones, about 6e-6 of the largest result.
+with pixels outermost, then images, then channels. The gradients are the adjoints of these products; both gradients of a
+convolution are one kernel, since they share the values of dy at points.
 """
 
 from __future__ import annotations
@@ -15,117 +13,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..program import Call
-from ..types import PLAIN, Spec, Window
+from ..types import Spec
 from . import dnnl
 from .dnnl import Handle, Library, Unsupported
-from .layouts import is_half, nbytes, of, strides
+from .layouts import nbytes, of, strides
 from .onednn_spatial import quick
 from .onednn_winograd import rectifiers
-from .recipe import Operand, Place, Recipe
-from .winograd import tile
+from .points import POINTS, WINDOW, Axis, Matrix, chunk, matrices, takes
+from .recipe import Operand, Recipe
 
-Matrix = npt.NDArray[np.float64]
-
-TILE, WINDOW = 4, 5
-POINTS = TILE + WINDOW - 1
-
-IMAGES = 16
-"""Images at a time at least: they are the rows of the products."""
-
-CACHE = 5 * 2**20
-"""Bytes of values at points that stay near the cores. Images are taken in chunks of so many, if those are enough."""
-
-COSTS = {True: (1.5, 1.3), False: (2.5, 1.6)}
-"""What an operation of the transforms and of the products costs, by one of a direct convolution: where values stay in
-the cache and where they do not. Measured on one core: 85 and 95, or 50 and 80, against 125 thousand million a second.
-"""
-
-GAIN = 1.3
-"""How many times faster it has to be by that count."""
-
-ROOM = 96 * 2**20
-"""Bytes of scratch it may take."""
-
-
-@lru_cache(maxsize=1)
-def matrices() -> tuple[Matrix, Matrix, Matrix]:
-    """(A, G, B) of one tile: TILE x POINTS, POINTS x WINDOW, POINTS x POINTS."""
-    t = tile(TILE, WINDOW)
-    a, g, b = (np.array(m, float) for m in (t.result, t.weights, t.data))
-    scale = np.abs(b).max(axis=1, keepdims=True)  # the larger numbers to the weights' side: smaller errors
-    return a, g * scale, b / scale
-
-
-class _Axis:
-    """One axis: ``tiles`` tiles, ``count`` values at points, in the order of points, then of tiles.
-
-    down  count x pixels: B of all tiles, nothing where a tile sticks out
-    up    outputs x count: A of all tiles
-    fold  WINDOW x count: the transpose of G, added up over the tiles
-    """
-
-    def __init__(self, pixels: int, outputs: int, pad: int) -> None:
-        self.pixels, self.outputs, self.tiles = pixels, outputs, -(-outputs // TILE)
-        self.count = POINTS * self.tiles
-        a, g, b = matrices()
-        self.down, self.up = np.zeros((self.count, pixels)), np.zeros((outputs, self.count))
-        for number in range(self.tiles):
-            at, first = slice(number, None, self.tiles), number * TILE
-            low, high = max(0, first - pad), min(pixels, first - pad + POINTS)
-            self.down[at, low:high] = b[:, low - first + pad : high - first + pad]
-            self.up[first : first + TILE, at] = a[: outputs - first]
-        self.fold = np.repeat(g.T, self.tiles, axis=1)
-
-
-def worth(x: Spec, w: Spec, y: Spec, window: Window, groups: int) -> bool:
-    """Whether a convolution has the form and the size for this."""
-    if w.shape[2:] != (WINDOW, WINDOW) or groups != 1 or window.stride != (1, 1) or window.dilation != (1, 1):
-        return False
-    if w.layout != PLAIN or any(s.dtype != "float32" or is_half(s.layout) for s in (x, w, y)) or x.shape[0] < IMAGES:
-        return False
-    direct = y.count * math.prod(w.shape[1:])
-    high, wide = (POINTS * -(-n // TILE) for n in y.shape[2:])
-    inner, outer = x.shape[0] * x.shape[1], x.shape[0] * y.shape[1]
-    transforms = high * x.shape[3] * inner * (x.shape[2] + wide) + y.shape[2] * wide * outer * (high + y.shape[3])
-    products = high * wide * inner * w.shape[0]
-    size = chunk(x, y) * _image(x, y)
-    dear, cheap = COSTS[size <= CACHE]
-    return direct > GAIN * (dear * transforms + cheap * products) and size <= ROOM
-
-
-def _image(x: Spec, y: Spec) -> int:
-    """Bytes of the values at points of one image, before and after the products."""
-    return 4 * math.prod(POINTS * -(-n // TILE) for n in y.shape[2:]) * (x.shape[1] + y.shape[1])
-
-
-def chunk(x: Spec, y: Spec) -> int:
-    """Images taken at a time: the most that divide their number and stay in the cache, or the fewest allowed."""
-    images = x.shape[0]
-    found = [n for n in range(min(IMAGES, images), images + 1) if images % n == 0]
-    return max((n for n in found if n * _image(x, y) <= CACHE), default=found[0])
-
-
-def takes(call: Call) -> bool:
-    """Whether a convolution or one of its gradients is run this way."""
-    args: Any = call.args
-    if call.op.name in ("conv", "conv_then"):
-        x, w, _, *others, y = args
-        if any(others):
-            return False
-    elif call.op.name == "conv_grad_x":
-        w, y, x = args
-    else:
-        x, y, w, *_ = args
-        if math.prod(POINTS * -(-n // TILE) for n in y.shape[2:]) * math.prod(w.shape[:2]) * 4 > ROOM // 4:
-            return False  # products of single tiles, not yet added up
-    return worth(x.spec, w.spec, y.spec, call.attrs["window"], call.attrs["groups"])
+Side = tuple[Operand, Sequence[int], Sequence[int]]
+"""A factor or a result: its memory, shape and steps."""
 
 
 class _Points:
@@ -136,7 +39,7 @@ class _Points:
             raise Unsupported("points")
         self.lib, self.recipe = lib, Recipe(lib)
         pads = call.attrs["window"].pad
-        self.axes = [_Axis(n, m, p) for n, m, p in zip(x.shape[2:], y.shape[2:], pads, strict=True)]
+        self.axes = [Axis(n, m, p) for n, m, p in zip(x.shape[2:], y.shape[2:], pads, strict=True)]
         self.images, self.inputs, self.outputs = chunk(x, y), x.shape[1], y.shape[1]
         self.chunks = x.shape[0] // self.images
         high, wide = self.axes
@@ -150,16 +53,23 @@ class _Points:
         """A matrix that is always the same."""
         return self.recipe.constant(self.lib.strided(values.shape, strides(values.shape)), values)
 
-    def product(self, sides: Sequence[tuple[Operand, Sequence[int], Sequence[int]]], more: bool = False) -> None:
-        """left right = result, each (memory, shape, steps); ``more``: added to what is there."""
-        mds = [self.lib.strided(shape, steps) for _, shape, steps in sides]
-        pd = self.lib.describe(
-            "matmul", mds[0], mds[1], None, mds[2], self.lib.attributes([("sum", 1.0)] if more else ())
-        )
+    def product(
+        self, sides: Sequence[Side], more: bool = False, bias: Side | None = None, post: Sequence[tuple[Any, ...]] = ()
+    ) -> None:
+        """left right = result, each (memory, shape, steps); ``more``: added to what is there. Then ``bias``, a row that
+        every row gets, and ``post``."""
+        lib, sides = self.lib, [*sides, bias] if bias else sides
+        mds = [lib.strided(shape, steps) for _, shape, steps in sides]
+        attributes = lib.attributes([("sum", 1.0)] if more else post)
+        pd = lib.describe("matmul", mds[0], mds[1], mds[3] if bias else None, mds[2], attributes)
         operands = [Operand(md, memory.place) for md, (memory, *_) in zip(mds, sides, strict=True)]
-        self.recipe.run(quick(self.lib, pd), dict(zip((dnnl.SRC, dnnl.WEIGHTS, dnnl.DST), operands, strict=True)))
+        roles = (dnnl.SRC, dnnl.WEIGHTS, dnnl.DST, dnnl.BIAS)
+        self.recipe.run(quick(lib, pd), dict(zip(roles, operands, strict=False)))
 
-    def along(self, source: Operand, target: Operand, ways: Sequence[tuple[Operand, Matrix]], inner: int) -> None:
+    def along(
+        self, source: Operand, target: Operand, ways: Sequence[tuple[Operand, Matrix]], inner: int,
+        bias: Operand | None = None, post: Sequence[tuple[Any, ...]] = (),
+    ) -> None:  # fmt: skip
         """Both axes of ``source`` through matrices, ``inner`` numbers a pixel; the result is in ``source`` again."""
         (first, up), (second, across) = ways
         (rows, high), (columns, wide) = up.shape, across.shape
@@ -168,7 +78,8 @@ class _Points:
                       (target, (rows, line), (line, 1))])  # fmt: skip
         self.product([(second, (1, columns, wide), (columns * wide, wide, 1)),
                       (target, (rows, wide, inner), (line, inner, 1)),
-                      (source, (rows, columns, inner), (columns * inner, inner, 1))])  # fmt: skip
+                      (source, (rows, columns, inner), (columns * inner, inner, 1))],
+                     False, (bias, (1, 1, inner), (inner, inner, 1)) if bias else None, post)  # fmt: skip
 
     def ways(self, matrices: Sequence[Matrix]) -> list[tuple[Operand, Matrix]]:
         """The matrices of both axes with where they lie."""
@@ -191,13 +102,12 @@ class _Points:
         home, seen = self.part(name, spec, number)
         self.recipe.reorder(Operand(seen, source.place), home)
 
-    def add(self, source: Operand, bias: Place, post: Sequence[tuple[Any, ...]]) -> None:
-        """The bias to a result with pixels outermost, and what is done to the sum."""
-        lib, shape = self.lib, (self.images * math.prod(a.outputs for a in self.axes), self.outputs)
-        whole, vector = lib.strided(shape, strides(shape)), lib.strided((1, self.outputs), (self.outputs, 1))
-        pd = lib.describe("binary", dnnl.ADD, whole, vector, whole, lib.attributes(post))
-        home = Operand(whole, source.place)
-        self.recipe.run(quick(lib, pd), {dnnl.SRC: home, dnnl.SRC_1: Operand(vector, bias), dnnl.DST: home})
+    def repeated(self, bias: Operand) -> Operand:
+        """One value a channel, once for each image."""
+        made, ones = self.area(self.images * self.outputs), self.constant(np.ones((self.images, 1)))
+        self.product([(ones, (self.images, 1), (1, 1)), (bias, (1, self.outputs), (self.outputs, 1)),
+                      (made, (self.images, self.outputs), (self.outputs, 1))])  # fmt: skip
+        return made
 
     def weights(self, back: bool) -> Operand:
         """U from the argument w: point by point inputs x outputs, or with ``back`` outputs x inputs."""
@@ -236,23 +146,24 @@ class _Points:
 
 
 def conv(lib: Library, call: Call) -> Recipe:
-    """Kernels.conv, with ``then`` applied to the result."""
+    """Kernels.conv, with ``then`` applied to the result; onednn.CONV_KEEP."""
     args: Any = call.args
-    x, w, b, *_, y = args
+    x, w, b, *_ = args
+    y: Any = call.argument("y")
+    keep = call.op.name == "conv_keep"
     p = _Points(lib, call, x.spec, w.spec, y.spec)
     post = rectifiers(call)
     before, after = p.sizes(p.inputs, "pixels"), p.sizes(p.outputs, "outputs")
     one, other = p.area(before[0], before[2], after[1]), p.area(before[1], after[0], after[2])
     weights, inner, outer = p.weights(back=False), p.images * p.inputs, p.images * p.outputs
     down, up = p.ways([a.down for a in p.axes]), p.ways([a.up for a in p.axes])
-    bias = ("b", 0) if b is not None else p.constant(np.zeros((1, p.outputs))).place
+    bias = p.repeated(Operand(one.md, ("b", 0))) if b is not None else None
+    values = Operand(one.md, ("values", 0)) if keep else one
     for number in range(p.chunks):
-        p.take("x", x.spec, number, one)
-        p.along(one, other, down, inner)
-        p.multiplied(one, weights, other, back=False)
-        p.along(other, one, up, outer)
-        if b is not None or post:
-            p.add(other, bias, post)
+        p.take("x", x.spec, number, values)
+        p.along(values, other, down, inner)
+        p.multiplied(values, weights, other, back=False)
+        p.along(other, one, up, outer, bias, post)
         p.give("y", y.spec, number, other)
     return p.recipe
 
@@ -277,29 +188,51 @@ def conv_grad_x(lib: Library, call: Call) -> Recipe:
 def conv_grad_w(lib: Library, call: Call) -> Recipe:
     """Kernels.conv_grad_w; conv_grad_wb has the gradient of the bias as a second output."""
     x, dy, dw, *more = call.tensors()
-    p = _Points(lib, call, x.spec, dw.spec, dy.spec)
+    return _gradients(lib, call, (x.spec, dw.spec, dy.spec), bool(more), inputs=False)
+
+
+def conv_grads(lib: Library, call: Call) -> Recipe:
+    """onednn.GRADS: the gradients of weights, bias and input."""
+    _, w, dy, _, _, dx = call.tensors()
+    return _gradients(lib, call, (dx.spec, w.spec, dy.spec), True, inputs=True)
+
+
+def _gradients(lib: Library, call: Call, specs: tuple[Spec, Spec, Spec], bias: bool, inputs: bool) -> Recipe:
+    x, w, dy = specs
+    p = _Points(lib, call, x, w, dy)
     inner, outer = p.sizes(p.inputs, "pixels"), p.sizes(p.outputs, "outputs")
-    grid, count, window = math.prod(p.grid), p.outputs * p.inputs, WINDOW**2
+    count, window = p.outputs * p.inputs, WINDOW**2
+    lines, each = math.prod(p.grid[:3]), p.grid[3] * p.images  # tiles of a row and their images: one sum
     values, seeds = p.area(inner[0], inner[2]), p.area(outer[0], outer[2], window * count)
-    sums = p.area(grid * count)
+    given = call.reads()[0].spec.layout.startswith("work:")
+    made = Operand(values.md, ("x", 0)) if given else values
+    sums = p.area(lines * count)
     between = p.area(inner[1], outer[1])
     down, up = p.ways([a.down for a in p.axes]), p.ways([a.up.T for a in p.axes])
     rows = p.images * math.prod(a.outputs for a in p.axes)
     ones = p.constant(np.ones((1, rows)))
+    weights, back = (p.weights(back=True), p.ways([a.down.T for a in p.axes])) if inputs else (None, [])
     for number in range(p.chunks):
-        p.take("x", x.spec, number, values)
-        p.along(values, between, down, p.images * p.inputs)
-        p.take("dy", dy.spec, number, seeds)
-        if more:
+        if made is values:
+            p.take("x", x, number, values)
+            p.along(values, between, down, p.images * p.inputs)
+        p.take("dy", dy, number, seeds)
+        if bias:
             p.product([(ones, (1, rows), (rows, 1)), (seeds, (rows, p.outputs), (p.outputs, 1)),
                        (Operand(seeds.md, ("db", 0)), (1, p.outputs), (p.outputs, 1))], number > 0)  # fmt: skip
         p.along(seeds, between, up, p.images * p.outputs)
-        p.product([(seeds, (grid, p.outputs, p.images), (p.images * p.outputs, 1, p.outputs)),
-                   (values, (grid, p.images, p.inputs), (p.images * p.inputs, p.inputs, 1)),
-                   (sums, (grid, p.outputs, p.inputs), (count, p.inputs, 1))], number > 0)  # fmt: skip
-    fold = p.constant(np.kron(p.axes[0].fold, p.axes[1].fold))
-    p.product([(fold, (window, grid), (grid, 1)), (sums, (grid, count), (count, 1)),
+        p.product([(made, (lines, p.inputs, each), (each * p.inputs, 1, p.inputs)),
+                   (seeds, (lines, each, p.outputs), (each * p.outputs, p.outputs, 1)),
+                   (sums, (lines, p.inputs, p.outputs), (count, p.outputs, 1))], number > 0)  # fmt: skip
+        if weights is not None:
+            p.multiplied(seeds, weights, values, back=True)
+            p.along(values, between, back, p.images * p.inputs)
+            p.give("dx", x, number, values)
+    high, wide = p.axes
+    fold = p.constant(np.kron(high.fold, wide.fold[:, :: wide.tiles]))
+    p.product([(fold, (window, lines), (lines, 1)), (sums, (lines, count), (count, 1)),
                (seeds, (window, count), (count, 1))])  # fmt: skip
-    p.recipe.reorder(Operand(lib.strided((count, window), (1, count)), seeds.place),
-                     Operand(lib.strided((count, window), (window, 1)), ("dw", 0)))  # fmt: skip
+    shape = (p.outputs, p.inputs, window)
+    p.recipe.reorder(Operand(lib.strided(shape, (1, p.outputs, count)), seeds.place),
+                     Operand(lib.strided(shape, strides(shape)), ("dw", 0)))  # fmt: skip
     return p.recipe

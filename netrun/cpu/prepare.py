@@ -19,7 +19,7 @@ from ..program import Arg, Call, Home, Program
 from ..types import PLAIN, Tensor
 from . import onednn_norm, onednn_spatial
 from .dnnl import Unsupported
-from .fuse import fused, readers_of
+from .fuse import fused, paired, readers_of
 from .layouts import CHANNELS_LAST, HALF, padded, preferred_block, work
 from .onednn import Recipes
 from .onednn_conv import weight_layout
@@ -36,7 +36,7 @@ CONVOLUTIONS = frozenset({"conv", "conv_then", "conv_grad_x", "conv_grad_w", "co
 
 def prepare(program: Program, recipes: Recipes) -> Program:
     """The program with fused calls, layouts and copies between them."""
-    return _packed(_Layouts(fused(program, recipes), recipes).rewritten(), recipes)
+    return _packed(paired(_Layouts(fused(program, recipes), recipes).rewritten(), recipes), recipes)
 
 
 def _packed(program: Program, recipes: Recipes) -> Program:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from netrun.cpu import dnnl, onednn_points
+from netrun.cpu import dnnl, points
 from netrun.cpu.fast import Fast
 from netrun.cpu.reference import Reference
 from netrun.program import Call, Program, Recorder
@@ -18,9 +19,9 @@ needs_library = pytest.mark.skipif(dnnl.library() is None, reason=f"no oneDNN he
 
 
 def test_a_tile_is_a_correlation() -> None:
-    a, g, b = onednn_points.matrices()
+    a, g, b = points.matrices()
     generator = np.random.default_rng(0)
-    x, w = generator.standard_normal(onednn_points.POINTS), generator.standard_normal(onednn_points.WINDOW)
+    x, w = generator.standard_normal(points.POINTS), generator.standard_normal(points.WINDOW)
     np.testing.assert_allclose(a @ ((b @ x) * (g @ w)), np.correlate(x, w, "valid"), 1e-12, 1e-12)
 
 
@@ -37,9 +38,9 @@ def program(x: tuple[int, ...], outputs: int, pad: tuple[int, int], then: bool, 
     k.conv(given, w, b if bias else None, y, window=window, groups=1)
     if then:
         k.pointwise([y], z, expr="relu(a, 0.1)")
-    k.conv_grad_x(w, seed, dx, window=window, groups=1)
     k.conv_grad_w(given, seed, dw, window=window, groups=1)
     k.reduce([seed], db, expr="a", how="sum", axes=(0, 2, 3))
+    k.conv_grad_x(w, seed, dx, window=window, groups=1)
     return Program(tuple(k.calls), {"x": given, "dy": seed}, frozenset({z if then else y, dx, dw, db}))
 
 
@@ -68,7 +69,49 @@ SHAPES = {
 def test_equals_the_reference(name: str, then: bool) -> None:
     made = program(*SHAPES[name], then)
     got, calls = run(made, Fast())
-    assert [onednn_points.takes(c) for c in calls if c.op.name.startswith("conv")] == [True] * 3
+    found = [c for c in calls if c.op.name.startswith("conv")]
+    assert [points.takes(c) for c in found] == [True] * 2
+    assert {c.op.name for c in found} <= {"conv", "conv_keep", "conv_grads"}
+    for g, w in zip(got, run(made, Reference())[0], strict=True):
+        np.testing.assert_allclose(g, w, 1e-4, 2e-5 * float(np.abs(w).max()))
+
+
+def inside(made: Program, seen: bool) -> Program:
+    """The same on what other kernels make and read, as in a net; ``seen``: x is kept."""
+    k, after = Recorder(), Recorder()
+    k.origin = after.origin = "around"
+    given = {t: k.new(f"{name} inside", t.spec, "data") for name, t in made.feeds.items()}
+    for t, own in given.items():
+        k.pointwise([t], own, expr="2 * a")
+    (dx,) = [t for t in made.keeps if t.name == "dx"]
+    end = after.new("end", dx.spec, "data")
+    after.pointwise([dx], end, expr="2 * a")
+    calls = [c.map(lambda t: given.get(t, t)) for c in made.calls]
+    keeps = made.keeps - {dx} | {end} | ({given[made.feeds["x"]]} if seen else set())
+    return replace(made, calls=(*k.calls, *calls, *after.calls), keeps=keeps)
+
+
+@needs_library
+@pytest.mark.parametrize("seen", [False, True])
+def test_values_at_points_serve_the_gradients(seen: bool) -> None:
+    """Unless somebody may look at x, and write there, between forward and backward."""
+    made = inside(program(*SHAPES["whole tiles"], then=False), seen)
+    got, prepared = run(made, Fast())
+    assert ("conv_keep" in {c.op.name for c in prepared}) != seen
+    for g, w in zip(got, run(made, Reference())[0], strict=True):
+        np.testing.assert_allclose(g, w, 1e-4, 2e-5 * float(np.abs(w).max()))
+
+
+@needs_library
+@pytest.mark.parametrize("gone", ["conv_grad_x", "conv_grad_w", "reduce"])
+def test_a_gradient_alone(gone: str) -> None:
+    """Without one of them, the others are calls of their own."""
+    made = program(*SHAPES["two chunks"], then=False)
+    calls = [c for c in made.calls if c.op.name != gone]
+    written = {t for c in calls for t in c.writes()}
+    made = replace(made, calls=tuple(calls), keeps=made.keeps & written)
+    got, prepared = run(made, Fast())
+    assert "conv_grads" not in {c.op.name for c in prepared}
     for g, w in zip(got, run(made, Reference())[0], strict=True):
         np.testing.assert_allclose(g, w, 1e-4, 2e-5 * float(np.abs(w).max()))
 
@@ -98,7 +141,7 @@ def test_frozen_sessions_see_changed_weights() -> None:
 
 @pytest.mark.parametrize(("images", "size"), [(34, 17), (16, 16), (160, 20), (5, 5), (67, 67)])
 def test_chunks_divide_the_images(images: int, size: int) -> None:
-    assert onednn_points.chunk(Spec((images, 32, 16, 16)), Spec((images, 32, 16, 16))) == size
+    assert points.chunk(Spec((images, 32, 16, 16)), Spec((images, 32, 16, 16))) == size
 
 
 WINDOW = Window((5, 5))
@@ -121,4 +164,4 @@ BIG = Spec((64, 20, 12, 12)), Spec((50, 20, 5, 5)), Spec((64, 50, 8, 8))
     ],
 )
 def test_where_it_is_worth_it(x: Spec, w: Spec, y: Spec, window: Window, groups: int, wanted: bool) -> None:
-    assert onednn_points.worth(x, w, y, window, groups) == wanted
+    assert points.worth(x, w, y, window, groups) == wanted
