@@ -18,7 +18,7 @@ from netrun.kernels import OPS
 from netrun.program import Call, Program
 from netrun.types import Spec, Tensor, itemsize, resolve_shape
 
-from . import blas, half, lazy, stacks
+from . import batch, blas, half, lazy, stacks
 from .capture import Bound, Captured, Stepwise
 from .choice import chosen
 from .conv import has_plan, takes_parts
@@ -36,6 +36,10 @@ from .plans import Plans
 from .prepare import prepare
 from .rnn import Stack, Stacks
 from .transfer import Downloads, Uploads
+
+OWN_BODIES = {**stacks.BODIES, **batch.BODIES}
+OWN_WORKSPACE = {**stacks.WORKSPACE, **batch.WORKSPACE}
+"""Of kernels that only this device has, and only ``prepare`` puts into programs."""
 
 
 def open_device(index: int) -> Cuda:
@@ -265,7 +269,7 @@ class Cuda:
     def workspace(self, call: Call) -> int:
         """Scratch bytes of the call."""
         self.use()
-        measure = WORKSPACE.get(call.op.name) or stacks.WORKSPACE.get(call.op.name)
+        measure = WORKSPACE.get(call.op.name) or OWN_WORKSPACE.get(call.op.name)
         return measure(self, call) if measure else 0
 
     def bind(self, call: Call, args: Sequence[Any], scratch: Any) -> Step:
@@ -276,7 +280,7 @@ class Cuda:
             OutOfMemoryError: what it needs besides its arrays (tables, a library's workspace) does not fit.
         """
         self.use()
-        body = BODIES.get(call.op.name) or stacks.BODIES.get(call.op.name)
+        body = BODIES.get(call.op.name) or OWN_BODIES.get(call.op.name)
         if body is None:
             raise DeviceError(f"layer {call.origin}: device {self.name} has no kernel {call.op.name}")
         try:

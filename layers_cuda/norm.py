@@ -10,6 +10,7 @@ import numpy as np
 from netrun.program import Call
 from netrun.types import Shape, Spec
 
+from . import batch
 from .geometry import Axes, Defines, indices, real_of, type_defines
 from .launch import BLOCK, Kernel, Step, nothing, sequence
 from .pointwise import expression
@@ -82,15 +83,10 @@ def normalize(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> St
     if _alone(plan):
         values = [*args, *indices(count, numbers), np.dtype(real).type(eps), *indices(count, sizes)]
         return launch(_kernel("normalize", dtype, plan), plan.grid, BLOCK, values)
-    partial = device.array(scratch, 0, Spec((plan.rows, plan.outputs, 3), real))
-    return sequence([
-        launch(_kernel("moments", dtype, plan), plan.grid, BLOCK,
-               [x, partial, *indices(count, [*numbers, plan.chunk, *sizes])]),
-        launch(_kernel("moments_partial", dtype, plan), -(-plan.outputs // BLOCK), BLOCK,
-               [partial, mean, var, *indices(count, [plan.outputs]), np.int32(plan.rows)]),
-        expression(device, [x, *(s.reshape(_kept(x.shape, axes)) for s in (mean, var))], y,
-                   f"(a - b) / sqrt(c + {eps!r})"),
-    ])  # fmt: skip
+    inverse = device.array(scratch, 0, Spec(_kept(x.shape, axes), real))
+    made = batch.moments(device, x, mean, var, inverse, axes, eps, scratch[_line(inverse.nbytes) :])
+    given = [x, mean.reshape(inverse.shape), inverse]
+    return sequence([made, expression(device, given, y, "(a - b) * c")])
 
 
 def normalize_grad(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
@@ -105,18 +101,18 @@ def normalize_grad(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) 
     if _alone(plan):
         values = [*args, *indices(count, numbers), np.dtype(real).type(eps), *indices(count, sizes)]
         return launch(_kernel("normalize_grad", dtype, plan), plan.grid, BLOCK, values)
-    width = np.dtype(real).itemsize * plan.outputs
-    means, products = (device.array(scratch, i * width, Spec(_kept(y.shape, axes), real)) for i in range(2))
-    partial = device.array(scratch, 2 * width, Spec((plan.rows, plan.outputs, 2), real))
-    return sequence([
-        launch(_kernel("products", dtype, plan), plan.grid, BLOCK,
-               [y, dy, partial, *indices(count, [*numbers, plan.chunk, *sizes])]),
-        launch(_kernel("products_partial", dtype, plan), -(-plan.outputs // BLOCK), BLOCK,
-               [partial, means, products, *indices(count, [plan.outputs]), np.int32(plan.rows),
-                *indices(count, [plan.length])]),
-        expression(device, [dy, y, means, products, var.reshape(_kept(y.shape, axes))], dx,
-                   f"(a - c - b * d) / sqrt(e + {eps!r})"),
-    ])  # fmt: skip
+    kept = Spec(_kept(y.shape, axes), real)
+    total, product = (device.array(scratch, i * _line(kept.nbytes), kept) for i in range(2))
+    made = batch.sums(device, [dy, y], total, product, "a", "b", axes, scratch[2 * _line(kept.nbytes) :])
+    given = [dy, y, total, product, var.reshape(kept.shape)]
+    share = 1 / plan.length
+    return sequence(
+        [made, expression(device, given, dx, f"(a - c * {share!r} - b * d * {share!r}) / sqrt(e + {eps!r})")]
+    )
+
+
+def _line(nbytes: int) -> int:
+    return -(-nbytes // 256) * 256
 
 
 def _kept(shape: Shape, axes: Shape) -> Shape:
@@ -129,8 +125,11 @@ def workspace(device: Cuda, call: Call) -> int:
     x: Any = call.args[0]
     if not x.spec.count:
         return 0
-    plan = _plan(device, x.shape, call.attrs["axes"])
-    return 0 if _alone(plan) else (plan.rows + 1) * plan.outputs * 3 * 8
+    axes = call.attrs["axes"]
+    if _alone(_plan(device, x.shape, axes)):
+        return 0
+    sides = 2 * _line(8 * int(np.prod(_kept(x.shape, axes), dtype=np.int64)))
+    return sides + batch.scratch_bytes(device, x.shape, [x.shape], axes)
 
 
 BODIES: dict[str, Callable[[Cuda, Call, Sequence[Any], Any], Step]] = {

@@ -12,6 +12,7 @@ from netrun.program import Call, Program
 from netrun.storage import narrowed
 from netrun.types import PERSISTENT, Tensor
 
+from .fusing import fused
 from .layout import CONVOLUTIONS, channels_last
 from .recurrent import Sizes, by_cudnn
 from .slices import joined
@@ -37,7 +38,7 @@ def prepare(
     sizes: Sizes | None = None,
 ) -> Program:
     """The program as a GPU runs it: fused, with its numerics in its calls and tensors, with channels last where tensor
-    cores multiply, and without the concats whose parts can be written in place.
+    cores multiply, with pointwise calls fused, and without the concats whose parts can be written in place.
 
     Args:
         has_plan: whether the device runs a convolution with the attribute ``last``.
@@ -47,10 +48,10 @@ def prepare(
     """
     if sizes is not None and not program.numerics.deterministic:
         program = by_cudnn(program, sizes)
-    made = _marked(_fused(program))
+    made = _marked(_rectified(program))
     if program.numerics.precision != "FP32":
         made = narrowed(channels_last(made, has_plan))
-    return joined(made, takes_parts)
+    return joined(fused(made), takes_parts)
 
 
 def _marked(program: Program) -> Program:
@@ -69,7 +70,7 @@ def _marked(program: Program) -> Program:
     return program.having(calls)
 
 
-def _fused(program: Program) -> Program:
+def _rectified(program: Program) -> Program:
     """Give every convolution and product the ReLU behind it, where nobody else sees the value in between.
 
     cuDNN and cuBLASLt apply it while the result is still in registers. The call keeps its kernel and gets the attribute

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SHARE = 16
 """Elements that a thread walks over before more blocks are worth a second launch."""
 
+RESIDENT = 8
+"""Blocks of 256 threads that a multiprocessor holds at a time: fewer do not keep enough reads on their way."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -34,6 +37,7 @@ class Layout:
     outputs  results;  length  elements of each
     lanes    threads that share a result;  columns  1 where neighbouring threads have different results (lanes.cuh)
     rows     blocks that share a result, each with ``chunk`` elements
+    wide     neighbouring results of one thread: more than 1 only with columns
     """
 
     axes: Axes
@@ -44,6 +48,7 @@ class Layout:
     columns: int
     rows: int
     chunk: int
+    wide: int = 1
 
     def defines(self) -> Defines:
         """What axes.cuh and lanes.cuh want."""
@@ -53,11 +58,15 @@ class Layout:
     @property
     def grid(self) -> tuple[int, int]:
         """Blocks."""
-        return -(-self.outputs // groups_of(self.lanes)), self.rows
+        return -(-self.outputs // (groups_of(self.lanes) * self.wide)), self.rows
 
 
-def layout(shape: Shape, shapes: Sequence[Shape], axes: Shape, processors: int) -> Layout | None:
-    """How to reduce ``shape``, to which the tensors broadcast, over ``axes``; None where nothing is reduced."""
+def layout(shape: Shape, shapes: Sequence[Shape], axes: Shape, processors: int, vector: int = 1) -> Layout | None:
+    """How to reduce ``shape``, to which the tensors broadcast, over ``axes``; None where nothing is reduced.
+
+    Args:
+        vector: how many neighbouring results a thread can take at once.
+    """
     gone = {a % len(shape) for a in axes} if shape else set()
     result = tuple(1 if i in gone else n for i, n in enumerate(shape))
     merged = fold(shape, [*shapes, result], [i in gone for i in range(len(shape))])
@@ -69,14 +78,17 @@ def layout(shape: Shape, shapes: Sequence[Shape], axes: Shape, processors: int) 
     outputs = math.prod(n for j, n in enumerate(merged.sizes) if kept >> j & 1)
     length = merged.count // max(outputs, 1)
     columns = merged.wide(kept)
+    wide = vector if columns and merged.sizes[-1] % vector == 0 else 1
     if columns:
         lanes = 8 if outputs >= 16 else 32
+        while lanes < BLOCK and groups_of(lanes) * wide >= 2 * outputs:
+            lanes *= 2
     else:
         lanes = 32 if length <= 1024 else BLOCK
-    blocks = max(1, -(-outputs // groups_of(lanes)))
-    rows = max(1, min(4 * processors // blocks, length // (lanes * SHARE)))
+    blocks = max(1, -(-outputs // (groups_of(lanes) * wide)))
+    rows = max(1, min(RESIDENT * processors // blocks, length // (lanes * SHARE)))
     chunk = -(-length // rows)
-    return Layout(merged, kept, outputs, length, lanes, int(columns), -(-length // max(chunk, 1)) or 1, chunk)
+    return Layout(merged, kept, outputs, length, lanes, int(columns), -(-length // max(chunk, 1)) or 1, chunk, wide)
 
 
 def reduce(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:

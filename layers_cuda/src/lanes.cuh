@@ -43,6 +43,14 @@ __device__ inline A across_lanes(A value, A* shared, M merge) {
   return all;
 }
 
+// The value merged over a warp, on its first lane.
+template <class A, class M>
+__device__ inline A across_warp(A value, M merge) {
+#pragma unroll
+  for (int distance = 16; distance; distance >>= 1) value = merge(value, from_lane_above(value, distance));
+  return value;
+}
+
 struct Sum {
   __device__ R operator()(R a, R b) const { return a + b; }
   __device__ Pair operator()(Pair x, Pair y) const { return {x.a + y.a, x.b + y.b}; }

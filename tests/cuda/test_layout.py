@@ -114,7 +114,9 @@ def test_what_is_said() -> None:
 
 def test_strict_float32_stays_plain() -> None:
     program = chain()
-    assert prepare(program, lambda call: True) == program
+    made = prepare(program, lambda call: True)
+    assert [c.op.name for c in made.calls] == ["conv", "pointwise", "conv", "reduce", "reduce"]
+    assert not any("last" in c.attrs for c in made.calls)
     assert channels_last(program, lambda call: False) is program
 
 

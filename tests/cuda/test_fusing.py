@@ -1,0 +1,215 @@
+"""Pointwise calls within those that read them, and batch normalisation as sums and expressions: what becomes of a
+program, and that the numbers stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import fakecupy
+import numpy as np
+import pytest
+
+from layers_cuda import batch
+from layers_cuda.device import Cuda
+from layers_cuda.fusing import fused
+from netrun.config import schema
+from netrun.config.text import parse
+from netrun.cpu.reference import Reference
+from netrun.expression import rule
+from netrun.program import Call, Program, Recorder
+from netrun.session import Session
+from netrun.solver import Solver
+from netrun.types import Spec, Tensor
+
+Make = Callable[..., Cuda]
+
+NET = """
+layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
+  shape { dim: 6 dim: 3 dim: 8 dim: 8 } shape { dim: 6 }
+  data_filler { type: "gaussian" std: 1 } data_filler { type: "constant" value: 1 } } }
+layer { name: "a" type: "Convolution" bottom: "data" top: "a"
+  convolution_param { num_output: 8 kernel_size: 3 pad: 1 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "bn_a" type: "BatchNorm" bottom: "a" top: "a" }
+layer { name: "scale_a" type: "Scale" bottom: "a" top: "a" scale_param { bias_term: true } }
+layer { name: "relu_a" type: "ReLU" bottom: "a" top: "a" }
+layer { name: "b" type: "Convolution" bottom: "a" top: "b"
+  convolution_param { num_output: 8 kernel_size: 3 pad: 1 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "bn_b" type: "BatchNorm" bottom: "b" top: "b" }
+layer { name: "scale_b" type: "Scale" bottom: "b" top: "b" scale_param { bias_term: true } }
+layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" }
+layer { name: "relu_s" type: "ReLU" bottom: "sum" top: "sum" }
+layer { name: "c" type: "Convolution" bottom: "sum" top: "c"
+  convolution_param { num_output: 8 kernel_size: 3 pad: 1 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "bn_c" type: "BatchNorm" bottom: "c" top: "c" }
+layer { name: "ip" type: "InnerProduct" bottom: "c" top: "ip"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+def solver(precision: str, more: str = "") -> schema.SolverParameter:
+    text = f"""net_param {{ {NET} }} base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" random_seed: 1 max_iter: 9
+        precision: {precision} {more}"""
+    message, _ = parse(text, schema.SolverParameter, "solver")
+    return message
+
+
+def trained(message: schema.SolverParameter, device: Any) -> tuple[list[Call], list[float], list[Any]]:
+    """The calls, the losses and the parameters and statistics of four iterations."""
+    losses = []
+    with Solver(message, device=device) as run:
+        for _ in range(4):
+            run.step(1)
+            losses.append(run.losses[-1])
+        found = [run.memory.read(t) for t in run.training.recording.parameters.values()]
+        return list(run.sessions[0].program.calls), losses, found
+
+
+@pytest.mark.parametrize("more", ["", "iter_size: 2", "clip_gradients: 0.5"])
+@pytest.mark.parametrize(("precision", "near"), [("FP32", 1e-4), ("TF32", 1e-4), ("BF16", 0.05), ("FP16", 0.02)])
+def test_batch_normalisation_trains_as_on_the_cpu(precision: str, near: float, more: str, make_device: Make) -> None:
+    calls, losses, values = trained(solver(precision, more), make_device())
+    _, wanted, exact = trained(solver("FP32", more), "cpu")
+    np.testing.assert_allclose(losses, wanted, near)
+    for got, value in zip(values, exact, strict=True):
+        np.testing.assert_allclose(got, value, 0, near * max(1.0, float(np.abs(value).max())))
+    names = [c.op.name for c in calls]
+    assert not {"normalize", "normalize_grad"} & set(names)
+    assert (names.count("moments"), names.count("sums")) == (3, 3)
+
+
+def test_what_a_residual_block_becomes(make_device: Make) -> None:
+    """Each activation is written once and no normalised one at all; running statistics are updated in the end."""
+    calls, _, _ = trained(solver("FP32"), make_device())
+    forward = [c for c in calls if c.op.name == "pointwise" and not c.origin.endswith(("'", "*"))]
+    assert [c.origin for c in forward] == ["relu_a", "relu_s", "bn_c"]
+    assert forward[1].attrs["expr"].startswith("relu(")
+    wide = [c for c in calls if c.op.name == "reduce" and len(c.reads()[0].shape) == 4]
+    assert not wide, "the gradients of scale and shift come with the sums"
+    updates = [i for i, c in enumerate(calls) if c.op.name == "update"]
+    assert updates == list(range(len(calls) - len(updates), len(calls)))
+
+
+def test_updates_of_statistics_are_one_launch_each_kind(make_device: Make) -> None:
+    with Solver(solver("FP32"), device=make_device()) as run:
+        run.step(1)
+        fakecupy.log.clear()
+        run.step(1)
+        assert "update" not in fakecupy.log
+        assert fakecupy.log.count("update_many") == 3  # parameters, means and variances, factors
+
+
+# ------------------------------------------------------------------------------------------------------------- rules
+def recorder(*shapes: tuple[int, ...]) -> tuple[Recorder, list[Tensor], list[Tensor]]:
+    """A recorder, learned tensors of these shapes, and passing ones of the first."""
+    k = Recorder()
+    given = [Tensor(f"g{i}", Spec(s), "learned") for i, s in enumerate(shapes)]
+    return k, given, [Tensor(n, Spec(shapes[0])) for n in "xyzuv"]
+
+
+def same(program: Program, device: Cuda) -> list[str]:
+    """Runs the program fused and on the reference; returns the names of the fused calls."""
+    found = []
+    rng = np.random.default_rng(0)
+    start = {t: rng.standard_normal(t.shape) for t in program.persistent() if t.kind == "learned"}
+    for target in (device, Reference()):
+        session = Session(program, target)
+        for t, value in start.items():
+            session.write(t, value)
+        session.run()
+        found.append([session.read(t) for t in sorted(program.keeps, key=lambda t: t.name)])
+    for got, exact in zip(*found, strict=True):
+        np.testing.assert_allclose(got, exact, 1e-5, 1e-5)
+    return [c.op.name for c in fused(program).calls]
+
+
+def test_a_chain_becomes_one(device: Cuda) -> None:
+    k, (a, b, c), (x, y, z, _, _) = recorder((4, 6), (4, 6), (6,))
+    k.pointwise([a, c], x, expr="a * b")
+    k.pointwise([x, b], y, expr="a + b * a")
+    k.pointwise([y], z, expr="relu(a, 0)")
+    program = Program(tuple(k.calls), keeps=frozenset([z]))
+    assert same(program, device) == ["pointwise"]
+    (call,) = fused(program).calls
+    assert len(call.reads()) == 3
+
+
+def test_what_is_kept_is_made(device: Cuda) -> None:
+    k, (a,), (x, y, *_) = recorder((4, 6))
+    k.pointwise([a], x, expr="a * 2")
+    k.pointwise([x], y, expr="a + 1")
+    assert same(Program(tuple(k.calls), keeps=frozenset([x, y])), device) == ["pointwise"] * 2
+
+
+def test_a_smaller_one_is_not_computed_for_every_element(device: Cuda) -> None:
+    k, (a, b), (x, *_) = recorder((4, 6), (6,))
+    small = Tensor("small", Spec((6,)))
+    k.pointwise([b], small, expr="a * 2")
+    k.pointwise([a, small], x, expr="a + b")
+    assert same(Program(tuple(k.calls), keeps=frozenset([x])), device) == ["pointwise"] * 2
+
+
+def test_slow_functions_are_not_computed_twice(device: Cuda) -> None:
+    for expr, count in (("exp(a)", 3), ("a * a", 2)):
+        k, (a, b), (x, y, z, _, _) = recorder((4, 6), (4, 6))
+        k.pointwise([a], x, expr=expr)
+        k.pointwise([x, b], y, expr="a + b")
+        k.pointwise([x, b], z, expr="a - b")
+        assert same(Program(tuple(k.calls), keeps=frozenset([y, z])), device) == ["pointwise"] * count
+
+
+def test_more_reading_than_it_saves(device: Cuda) -> None:
+    """Three who would read two tensors each instead of one."""
+    k, (a, b), (x, *ys) = recorder((4, 6), (4, 6))
+    k.pointwise([a, b], x, expr="a * b")
+    for i, y in enumerate(ys[:3]):
+        k.pointwise([x], y, expr=f"a + {i}")
+    assert same(Program(tuple(k.calls), keeps=frozenset(ys[:3])), device) == ["pointwise"] * 4
+
+
+def test_what_changes_meanwhile(device: Cuda) -> None:
+    """A value that is updated before the reader runs is read where it was."""
+    k, (a, b), (x, y, *_) = recorder((4, 6), (4, 6))
+    k.pointwise([a], x, expr="a * 2")
+    k.update([b], [a], rule=rule(["g"], ["w"], "w = w - g"))
+    k.pointwise([x, a], y, expr="a + b")
+    assert same(Program(tuple(k.calls), keeps=frozenset([y])), device) == ["pointwise", "update", "pointwise"]
+
+
+def test_into_a_reduction(device: Cuda) -> None:
+    k, (a, b), (x, *_) = recorder((4, 6), (4, 6))
+    total = Tensor("total", Spec((6,)))
+    k.pointwise([a, b], x, expr="a * b")
+    k.reduce([x], total, expr="a + 1", how="sum", axes=(0,))
+    assert same(Program(tuple(k.calls), keeps=frozenset([total])), device) == ["reduce"]
+
+
+# ----------------------------------------------------------------------------------------------------------- kernels
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((7, 5, 8), (0, 1)), ((900, 8), (0,)), ((30, 40, 3), (0, 1)), ((3, 6, 500), (0, 2)), ((2, 64, 2, 9), (0, 2, 3)),
+     ((5000, 4), (0,)), ((6, 3, 4, 12), (0, 2))],
+)  # fmt: skip
+def test_moments_and_sums(shape: tuple[int, ...], axes: tuple[int, ...], dtype: str, device: Cuda) -> None:
+    """By one thread or four results at a time, by one block or many."""
+    rng = np.random.default_rng(1)
+    kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    values = [(rng.standard_normal(shape) + 3).astype(dtype), rng.standard_normal(shape).astype(dtype)]
+    real = "float64" if dtype == "float64" else "float32"
+    arrays = [device.array(device.allocate(v.nbytes), 0, Spec(shape, dtype)) for v in values]
+    for array, value in zip(arrays, values, strict=True):
+        device.write(array, value)
+    out = [device.array(device.allocate(8 * int(np.prod(kept))), 0, Spec(kept, real)) for _ in range(5)]
+    room = device.allocate(batch.scratch_bytes(device, shape, [shape, shape, kept], axes))
+    batch.moments(device, arrays[0], *out[:3], axes, 1e-3, room)()
+    x, d = (v.astype("float64") for v in values)
+    mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    tolerance = 1e-12 if dtype == "float64" else 2e-5
+    for got, exact in zip(out[:3], (mean, var, 1 / np.sqrt(var + 1e-3)), strict=True):
+        np.testing.assert_allclose(device.read(got), exact, tolerance)
+    batch.sums(device, [*arrays, out[0]], *out[3:], "b * 2", "a - c", axes, room)()
+    total, product = (2 * d).sum(axes, keepdims=True), (2 * d * (x - mean)).sum(axes, keepdims=True)
+    np.testing.assert_allclose(device.read(out[3]), total, 0, tolerance * np.abs(2 * d).sum(axes).max())
+    np.testing.assert_allclose(device.read(out[4]), product, 0, tolerance * np.abs(2 * d * x).sum(axes).max())
