@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from netrun.errors import DeviceError
@@ -82,16 +84,17 @@ class Segment:
         """The graph; None, with a warning, where CUDA refuses to capture one of the calls."""
         stream = self._device.stream
         failed: BaseException | None = None
-        stream.begin_capture()
-        try:
-            for step in self._steps:
-                step()
-        except BaseException as error:  # whatever a library raises, and Ctrl-C: the capture must be ended first
-            failed = error
-        try:
-            graph = stream.end_capture()
-        except self._device.xp.cuda.runtime.CUDARuntimeError as error:
-            graph, failed = None, failed or error
+        with _nothing_collected():
+            stream.begin_capture()
+            try:
+                for step in self._steps:
+                    step()
+            except BaseException as error:  # whatever a library raises, and Ctrl-C: the capture must be ended first
+                failed = error
+            try:
+                graph = stream.end_capture()
+            except self._device.xp.cuda.runtime.CUDARuntimeError as error:
+                graph, failed = None, failed or error
         if failed is None:
             return graph
         if not isinstance(failed, Exception):
@@ -100,6 +103,19 @@ class Segment:
         text = str(failed).partition("\n")[0]
         warnings.warn(f"device {self._device.name} runs call by call, without a CUDA graph: {text}", stacklevel=3)
         return None
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Python's collector stands still. What it finds may be a library's handle or memory of a GPU; to give those back
+    waits for the whole device, and that breaks off a capture, whichever thread does it."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 class Stepwise:

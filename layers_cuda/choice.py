@@ -6,6 +6,9 @@ import os
 
 from netrun.errors import UsageError, nearest
 
+VARIABLES = tuple(f"NETRUN_CUDA_{name}" for name in ("CACHE", "CTC", "DEBUG", "GEMM", "RNN", "TUNE"))
+"""The variables that a device reads when it is opened."""
+
 
 def chosen(variable: str, *known: str) -> str:
     """What a variable of the environment says; the first of ``known`` where it says nothing.

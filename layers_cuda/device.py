@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,7 +21,7 @@ from netrun.types import Spec, Tensor, itemsize, resolve_shape
 
 from . import batch, blas, half, lazy, stacks
 from .capture import Bound, Captured, Stepwise
-from .choice import chosen
+from .choice import VARIABLES, chosen
 from .conv import has_plan, takes_parts
 from .describe import describe
 from .dnn import Dnn, Plan
@@ -42,8 +43,20 @@ OWN_WORKSPACE = {**stacks.WORKSPACE, **batch.WORKSPACE}
 """Of kernels that only this device has, and only ``prepare`` puts into programs."""
 
 
+class _Opened(threading.local):
+    """What one thread has opened."""
+
+    def __init__(self) -> None:
+        self.devices: dict[Any, Cuda] = {}
+
+
+_opened = _Opened()
+
+
 def open_device(index: int) -> Cuda:
-    """The GPU of that number.
+    """The GPU of that number: in one thread the same each time, unless the environment has changed its choices.
+
+    So nets that share parameters are in order, on one stream; and libraries, their memory and plans are there once.
 
     Raises:
         UsageError: CuPy is not installed; the text holds the pip line.
@@ -54,7 +67,13 @@ def open_device(index: int) -> Cuda:
     reason = lazy.usable(xp, index)
     if reason:
         raise DeviceError(f'device "{name}": {reason}')
-    return Cuda(index, xp)
+    key = (xp, index, *(os.environ.get(variable, "") for variable in VARIABLES))
+    if key not in _opened.devices:
+        try:
+            _opened.devices[key] = Cuda(index, xp)
+        except xp.cuda.runtime.CUDARuntimeError as error:
+            raise DeviceError(f'device "{name}": {str(error).splitlines()[0]}') from None
+    return _opened.devices[key]
 
 
 class Cuda:
@@ -188,7 +207,8 @@ class Cuda:
         """
         self.use()
         try:
-            with self.stream:
+            with self.told(), self.stream:
+                self._uploads.forget()
                 return self.xp.empty(max(int(nbytes), 1), np.uint8)
         except self.xp.cuda.memory.OutOfMemoryError:
             free, total = self.xp.cuda.runtime.memGetInfo()
@@ -214,7 +234,8 @@ class Cuda:
         """
         self.use()
         brain = isinstance(array, half.Brain)
-        self._uploads.write(half.words_of(array), half.bits_of(values) if brain else values)
+        with self.told():
+            self._uploads.write(half.words_of(array), half.bits_of(values) if brain else values)
 
     def read(self, array: Any) -> np.ndarray[Any, Any]:
         """A host copy, made after everything launched so far.
@@ -234,7 +255,8 @@ class Cuda:
         The function that comes back raises what ``read`` would.
         """
         self.use()
-        found, check = self._downloads.start(half.words_of(array)), self.faults.later(self._downloads.start)
+        with self.told():
+            found, check = self._downloads.start(half.words_of(array)), self.faults.later(self._downloads.start)
 
         def values() -> np.ndarray[Any, Any]:
             self.use()

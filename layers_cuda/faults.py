@@ -7,6 +7,7 @@ value out of range is 0.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,10 @@ class Faults:
         self._device = device
         self._blocks: list[Any] = []
         self._reports: list[Report] = []
+        self._free: list[int] = []
 
     def slot(self, origin: str, what: str, shape: Shape, limit: int, hint: str = "") -> Any:
-        """A slot for one call, to be passed to its kernel.
+        """A slot for one call, to be passed to its kernel; it is given to another when the array that comes back dies.
 
         Args:
             origin: the layer the message names.
@@ -43,7 +45,8 @@ class Faults:
             limit: values 0 .. limit - 1 are allowed.
             hint: a last line of the message.
         """
-        block, row = divmod(len(self._reports), SLOTS)
+        number = self._free.pop() if self._free else len(self._reports)
+        block, row = divmod(number, SLOTS)
         if block == len(self._blocks):
             spec = Spec((SLOTS, 2), "uint64")
             self._blocks.append(self._device.array(self._device.allocate(spec.nbytes), 0, spec))
@@ -55,8 +58,14 @@ class Faults:
             text = f"{what} {value:g} at position {where} is not in 0..{limit - 1}"
             return DataError(f"layer {origin}: {text}" if origin else text, None, notes)
 
-        self._reports.append(report)
-        return self._blocks[block][row]
+        slot = self._blocks[block][row]
+        if number < len(self._reports):
+            self._reports[number] = report
+            self._device.write(slot, _CLEAN)
+        else:
+            self._reports.append(report)
+        weakref.finalize(slot, self._free.append, number).atexit = False
+        return slot
 
     def later(self, copy: Callable[[Any], Callable[[], Any]]) -> Callable[[], None]:
         """As ``check`` does for what was launched so far, but waited for only when the function is called."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from netrun.errors import DeviceError
+
 from .half import words_of
 from .source import source_of
 
@@ -92,7 +94,8 @@ class Launcher:
         blocks, threads = _three(grid), _three(block)
         if 0 in blocks:
             return nothing
-        if blocks[0] >= 2**31 or max(blocks[1:]) > 65535 or not 0 < threads[0] * threads[1] * threads[2] <= 1024:
+        count = threads[0] * threads[1] * threads[2]
+        if blocks[0] >= 2**31 or max(blocks[1:]) > 65535 or not 0 < count <= 1024 or threads[2] > 64:
             raise ValueError(f"kernel {kernel.name}: CUDA refuses the grid {blocks} of {threads} threads")
         values = [self._packed(kernel, i, arg) for i, arg in enumerate(args)]
         addresses = (ctypes.c_void_p * max(len(values), 1))(*[ctypes.addressof(v) for v in values])
@@ -107,6 +110,9 @@ class Launcher:
 
         Args:
             shared: bytes of dynamic shared memory it shall be allowed to have.
+
+        Raises:
+            DeviceError: it cannot be compiled (no headers of CUDA, a compiler that does not know the chip) or loaded.
         """
         found = self._functions.get(kernel)
         if found is None:
@@ -115,7 +121,11 @@ class Launcher:
             if module is None:
                 code = source_of(kernel.file, kernel.defines)
                 module = self._modules[key] = self.xp.RawModule(code=code, options=OPTIONS)
-            found = self._functions[kernel] = module.get_function(kernel.name)
+            try:
+                found = self._functions[kernel] = module.get_function(kernel.name)
+            except Exception as error:  # NVRTC's and CuPy's errors have no class in common
+                text = str(error).strip().splitlines()[:3] or [type(error).__name__]
+                raise DeviceError(f"the kernel {kernel.name} cannot be compiled or loaded", None, text) from error
         if shared > MAX_SHARED and found.max_dynamic_shared_size_bytes < shared:
             found.max_dynamic_shared_size_bytes = shared
         return found
@@ -132,14 +142,15 @@ class Launcher:
         return Launch.of(array, call, array.data.ptr, 0, array.nbytes, self.stream.ptr)
 
     def copy(self, source: Any, target: Any) -> Step:
-        """A step that copies the bytes of one contiguous device array to another of the same number of bytes.
+        """A step that copies the bytes of one contiguous device array to another of the same number of bytes, which may
+        be the same memory.
 
         Raises:
             ValueError: the sizes differ.
         """
         if source.nbytes != target.nbytes:
             raise ValueError(f"{source.nbytes} bytes do not go into {target.nbytes}")
-        if not source.nbytes:
+        if not source.nbytes or source.data.ptr == target.data.ptr:
             return nothing
         call, where = self.xp.cuda.runtime.memcpyAsync, (target.data.ptr, source.data.ptr)
         return Launch.of((source, target), call, *where, source.nbytes, _DEVICE_TO_DEVICE, self.stream.ptr)

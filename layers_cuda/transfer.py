@@ -56,18 +56,24 @@ class _Slot:
 
 
 class _Own:
-    """Two slots and two device buffers for one array that is written again and again.
+    """Two slots and two device buffers for one array that is written again and again, until its memory is gone.
 
     The buffers are the side stream's: memory that the pool gives for another stream may still be in use there.
     """
 
-    def __init__(self, xp: Any, nbytes: int, side: Any) -> None:
+    def __init__(self, xp: Any, array: Any, side: Any) -> None:
+        self.memory, nbytes = weakref.ref(_whole(array)), array.nbytes
         with side:
             self.buffers = [xp.empty(nbytes, np.uint8) for _ in range(2)]
         self.slots = [_Slot(xp, nbytes) for _ in range(2)]
         self.arrived = [xp.cuda.Event(disable_timing=True) for _ in range(2)]
         self.read = [xp.cuda.Event(disable_timing=True) for _ in range(2)]
         self.turn = 0
+
+
+def _whole(array: Any) -> Any:
+    """The block that an array is a view of."""
+    return array if array.base is None else array.base
 
 
 class Downloads:
@@ -135,7 +141,7 @@ class Uploads:
         address = int(array.data.ptr)
         if flat.nbytes >= LARGE:
             self._seen[address] += 1
-            own = self._owner(address, flat.nbytes) if self._seen[address] >= OFTEN else None
+            own = self._owner(array, address) if self._seen[address] >= OFTEN else None
             if own is not None:
                 self._write_ahead(own, address, flat)
                 return
@@ -146,17 +152,31 @@ class Uploads:
             self._copy(address + begin, slot.address, part.nbytes, _TO_DEVICE, self.stream)
             slot.free.record(self.stream)
 
-    def _owner(self, address: int, nbytes: int) -> _Own | None:
-        """The slots of the array at that address, where another may have been before; None where they do not fit."""
+    def forget(self) -> None:
+        """Give up the slots and buffers of arrays whose memory is gone."""
+        gone = [address for address, own in self._own.items() if own.memory() is None]
+        if gone:
+            self._give_up(*gone)
+
+    def _give_up(self, *addresses: int) -> None:
+        self.side.synchronize()  # what is given up may still be travelling
+        self.stream.synchronize()
+        for address in addresses:
+            del self._own[address], self._seen[address]
+
+    def _owner(self, array: Any, address: int) -> _Own | None:
+        """The slots of an array; None where there is no memory for any."""
         own = self._own.get(address)
-        if own is not None and own.slots[0].host.nbytes == nbytes:
+        if own is not None and own.slots[0].host.nbytes == array.nbytes:
+            own.memory = weakref.ref(_whole(array))  # a new block may lie where an old one lay
             return own
-        if own is not None or len(self._own) >= OWNERS:
-            self.side.synchronize()  # what is given up may still be travelling
-            self.stream.synchronize()
-            del self._own[address if own is not None else next(iter(self._own))]
+        self.forget()
+        if address in self._own:
+            self._give_up(address)
+        elif len(self._own) >= OWNERS:
+            self._give_up(next(iter(self._own)))
         try:
-            made = self._own[address] = _Own(self.xp, nbytes, self.side)
+            made = self._own[address] = _Own(self.xp, array, self.side)
         except (self.xp.cuda.memory.OutOfMemoryError, self.xp.cuda.runtime.CUDARuntimeError):
             self._seen[address] = -TRIED_AGAIN  # the ring serves as well, only later
             return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,8 +25,9 @@ RENAMED = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option."""
+    """The options."""
     parser.addoption("--device", default="", help="run the tests that name a device on this one, and the gpu tests")
+    parser.addoption("--shard", default="1/1", help="with --device: I/N runs every N-th of them, from the I-th on")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -41,6 +43,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if name == STAND_IN:
         name = _stand_in()
     kept = [item for item in items if item.get_closest_marker("gpu") or _moved(item, name)]
+    first, shards = (int(part) for part in config.getoption("--shard").split("/"))
+    kept = kept[first - 1 :: shards]
     left = set(items) - set(kept)
     config.hook.pytest_deselected(items=[item for item in items if item in left])
     items[:] = kept
@@ -80,5 +84,7 @@ def _stand_in() -> str:
 
     import layers_cuda.device
 
-    layers_cuda.device.open_device = lambda index: layers_cuda.device.Cuda(index, fakecupy, fakelibs.libraries())
+    layers_cuda.device.open_device = cache(  # as the real one: the same each time
+        lambda index: layers_cuda.device.Cuda(index, fakecupy, fakelibs.libraries())
+    )
     return "cuda:0"

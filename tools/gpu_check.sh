@@ -61,7 +61,7 @@ done
 
 part devices 15 "$python" -m netrun devices
 part checklist 75 "$python" tools/gpu/checklist.py --properties "$out/device_properties.json"
-part suite 185 "$python" -m pytest --device cuda:0 -q -p no:cacheprovider
+part suite 185 "$python" tools/gpu/suite.py --out "$out/suite"
 wait
 part mnist 30 "${accuracy[@]}" mnist
 part cifar10 30 "${accuracy[@]}" cifar10

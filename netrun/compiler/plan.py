@@ -118,7 +118,7 @@ def _slots(program: Program, held: set[Tensor], device: Device | None) -> list[_
 
 def _in_place(call: Call, i: int, out: Tensor, last: dict[Tensor, int], held: set[Tensor]) -> Tensor | None:
     """The input of the call whose bytes ``out`` may take over, if there is one."""
-    if call.op.name not in IN_PLACE:
+    if call.op.name not in IN_PLACE or "cut" in call.attrs:  # one part of a tensor would lie over another
         return None
     source, target = IN_PLACE[call.op.name]
     written = call.argument(target)

@@ -7,6 +7,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,10 +26,12 @@ from layers_cuda.launch import Kernel, nothing, sequence
 from layers_cuda.prepare import prepare
 from layers_cuda.source import files, kernels_of, source_of
 from netrun.cli import main
+from netrun.config.upgrade import parse_net
 from netrun.device import Device
 from netrun.errors import DeviceError, OutOfMemoryError, UsageError
 from netrun.expression import rule
 from netrun.kernels import OPS, Op
+from netrun.net import Net
 from netrun.program import Call, Program, Recorder
 from netrun.types import Spec, Tensor, Window
 
@@ -318,6 +321,39 @@ def test_a_chip_that_cuda_has_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         open_device(0)
     monkeypatch.setattr(fakecupy.runtime, "runtimeGetVersion", lambda: 12080)
     assert open_device(0).chip == "stand-in"
+
+
+def test_a_thread_has_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nets that share parameters are then on one stream; another thread, or another choice, has another."""
+    monkeypatch.setattr(lazy, "cupy", lambda what: fakecupy)
+    first = open_device(0)
+    assert open_device(0) is first
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(open_device, 0).result()
+    assert other is not first
+    monkeypatch.setenv("NETRUN_CUDA_DEBUG", "1")
+    assert open_device(0).debug
+    assert not first.debug
+
+    def busy(*_: object, **__: object) -> None:
+        raise fakecupy.CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy")
+
+    monkeypatch.setattr(fakecupy, "Stream", busy)
+    monkeypatch.setattr(fakecupy.cuda, "Stream", busy)
+    monkeypatch.setenv("NETRUN_CUDA_GEMM", "blas")
+    with pytest.raises(DeviceError, match=r'^device "cuda:0": cudaErrorDevicesUnavailable'):
+        open_device(0)
+
+
+def test_nets_on_two_streams_share_nothing(make_device: Make) -> None:
+    message = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 2 } }"""
+    parsed = parse_net(message, "net")[0]
+    device = make_device()
+    one, two, three = (Net(parsed, device=d) for d in (device, device, make_device()))
+    two.share_with(one)
+    with pytest.raises(UsageError, match="nets that share parameters on cuda:0 have to be made in one thread"):
+        three.share_with(one)
 
 
 def test_describe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from layers_cuda.device import Cuda
 from layers_cuda.dnn import Plan, Problem
 from layers_cuda.launch import Kernel
 from layers_cuda.transfer import LARGE, OFTEN
-from netrun.errors import DeviceError
+from netrun.errors import DataError, DeviceError
 from netrun.types import Spec
 
 
@@ -65,8 +65,8 @@ def test_ctrl_c_ends_a_capture(device: Cuda) -> None:
     run()
 
 
-def test_what_cuda_reports_is_one_message(device: Cuda) -> None:
-    def step() -> None:
+def test_what_cuda_reports_is_one_message(device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: object) -> None:
         raise fakecupy.CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
     with pytest.raises(DeviceError, match=r"^device cuda:0: cudaErrorIllegalAddress.*\n.*NETRUN_CUDA_DEBUG=1"):
@@ -75,6 +75,69 @@ def test_what_cuda_reports_is_one_message(device: Cuda) -> None:
     device.stream.synchronize = step
     with pytest.raises(DeviceError, match="illegal memory access"):
         device.read(array)
+    monkeypatch.setattr(fakecupy.runtime, "memcpyAsync", step)
+    for call in (lambda: device.write(array, 1.0), lambda: device.later(array)):  # what comes next meets it first
+        with pytest.raises(DeviceError, match="illegal memory access"):
+            call()
+    monkeypatch.setattr(fakecupy, "empty", step)
+    with pytest.raises(DeviceError, match="illegal memory access"):
+        device.allocate(4)
+
+
+def test_a_kernel_that_does_not_compile_is_one_message(device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object, name: str) -> None:
+        raise RuntimeError("Failed to find CUDA headers.\nInstall them.")
+
+    monkeypatch.setattr(fakecupy.RawModule, "get_function", refuse)
+    with pytest.raises(
+        DeviceError, match=r"the kernel narrow cannot be compiled or loaded\n +Failed to find CUDA head"
+    ):
+        device.launcher.step(Kernel("precision", "narrow", (("STORAGE", "__half"),)), 1, 64, [])
+
+
+def test_nothing_is_collected_while_a_stream_captures(device: Cuda) -> None:
+    """To give back what the collector finds can wait for the device, and that breaks off a capture."""
+    seen = []
+    run = device.capture([lambda: seen.append(gc.isenabled())])
+    run()
+    run()
+    assert seen == [True, False]
+    assert gc.isenabled()
+
+
+def test_slots_for_faults_are_used_again(device: Cuda) -> None:
+    """A process that binds programs again and again reads no more slots than there are calls; a fault that nobody
+    looked at is not reported for another layer."""
+    first = device.faults.slot("a", "label", (3,), 10)
+    kept = device.faults.slot("b", "label", (3,), 10)
+    place = first.data.ptr
+    np.asarray(first)[...] = (1 << 32, 1)
+    del first
+    gc.collect()
+    again = device.faults.slot("c", "label", (3,), 10)
+    assert again.data.ptr == place != kept.data.ptr
+    device.synchronize()
+    np.asarray(again)[...] = (2 << 32, 1)
+    with pytest.raises(DataError, match="layer c: label 0 at position 2"):
+        device.synchronize()
+
+
+def test_slots_go_with_the_array(device: Cuda) -> None:
+    """Of arrays that are gone no page-locked memory and no buffers are left; another view is the same array."""
+    blocks = [device.allocate(LARGE) for _ in range(2)]
+    spec = Spec((LARGE // 4,))
+    for i in range(OFTEN + 1):
+        for block in blocks:
+            device.write(device.array(block, 0, spec), np.full(LARGE // 4, i, "float32"))
+    owners = device._uploads._own
+    assert len(owners) == 2
+    found = list(owners.values())
+    device.write(device.array(blocks[0], 0, spec), np.zeros(LARGE // 4, "float32"))
+    assert list(owners.values()) == found
+    del block, blocks[1], found
+    gc.collect()
+    device.allocate(4)
+    assert len(owners) == 1
 
 
 def test_no_memory_for_slots_of_its_own(device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:

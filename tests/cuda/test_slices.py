@@ -11,10 +11,11 @@ from fakelibs import Cudnn
 
 from layers_cuda.device import Cuda
 from layers_cuda.geometry import Cut
+from netrun.compiler.plan import plan
 from netrun.config import schema
 from netrun.config.text import parse
 from netrun.kernels import OPS
-from netrun.program import Call
+from netrun.program import Call, Program
 from netrun.solver import Solver
 from netrun.types import Spec, Tensor
 
@@ -209,3 +210,13 @@ def test_pointwise_on_parts(
     wanted = values[4].copy()
     part(wanted, second)[...] = part(values[0], first) * values[1] + values[2] - values[3]
     np.testing.assert_array_equal(device.read(arrays[4]).astype("float32"), wanted)
+
+
+def test_a_part_does_not_lie_over_another_part() -> None:
+    """Elements 3 to 7 are read, 0 to 4 of a tensor of the same size are written: in place, one thread would write what
+    another still has to read."""
+    x, y, z = (Tensor(name, Spec((2, 8))) for name in "xyz")
+    cut = {"expr": "tanh(a)", "cut": Cut((2, 5), 1, (3, 0))}
+    calls = [Call(OPS["fill"], (x,), {"value": 1}, ""), Call(OPS["pointwise"], ((x,), y), cut, "")]
+    program = Program((*calls, Call(OPS["copy"], (y, z), {}, "")), {}, frozenset({z}))
+    assert plan(program).offsets[x] != plan(program).offsets[y]
