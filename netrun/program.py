@@ -12,6 +12,10 @@ from .types import PERSISTENT, STRICT, Kind, Numerics, Shape, Spec, Tensor
 Arg = Tensor | None | tuple[Tensor, ...]
 
 
+MARKS = ("'", "*")
+"""What the origin of a call ends in that is not a layer's forward pass: its backward pass, an update."""
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """One kernel on its tensors. ``origin`` says for whom: "conv1", its backward "conv1'", an update "conv1*"."""

@@ -26,7 +26,7 @@ from .errors import DivergedError
 from .log import Log, silent
 from .loss_scale import FIRST
 from .params import LoadOptions, initialise, load
-from .program import Program
+from .program import MARKS, Program
 from .runner import Averages, Output, Runner, open_forward
 from .schedule import Schedule
 from .session import Memory, Session, chance
@@ -134,7 +134,7 @@ class Solver:
         self._step = open_session((recording, self.training.step), again, self.device, self.memory, own)
         self._update = Session(update, self.device, self.memory, own) if update else None
         self.runners = [Runner("train", self.training.recording, self._step, self.seed, self.threads)]
-        self._forward_only = self._step.part(lambda origin: not origin.endswith(("'", "*")))
+        self._forward_only = self._step.part(lambda origin: not origin.endswith(MARKS))
         if m.weights:
             names = [name.strip() for entry in m.weights for name in entry.split(",")]
             self.load_weights(",".join(resolve(name, self.folder) for name in names))

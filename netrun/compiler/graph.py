@@ -16,6 +16,7 @@ from ..errors import ConfigError, NetrunError, Problem, Where, nearest
 from ..layers.base import Context, Declared, Layer
 from ..layers.body import Body, Build, Given, Path
 from ..layers.lookup import layer_type
+from ..program import MARKS
 from ..types import Numerics, Shape, Spec
 from .body import build_body
 from .nodes import AUTOMATIC, Graph, Node, Value
@@ -117,6 +118,10 @@ class _Builder:
 
     def add(self, position: int, message: schema.LayerParameter) -> None:
         cls = layer_type(message.type, self.where(position, "type"), message.name)
+        if message.name.endswith(MARKS):
+            what = f"{message.name} ({message.type}): the name of a layer cannot end in {message.name[-1]}"
+            hint = "it marks what is derived from a layer, its backward pass; load { rename } brings the weights over"
+            raise ConfigError(what, self.where(position, "name"), [hint])
         missing = [b for b in message.bottom if b not in self.current]
         self.unknown_bottoms(position, message)
         if missing or any(b in self.broken for b in message.bottom):
