@@ -50,15 +50,21 @@ class Averages:
     last: list[Output] = field(default_factory=list)
     """The outputs of the latest batch."""
     _total: float = 0.0
-    _sums: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    _sums: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    loose: list[str] = field(default_factory=list)
+    """Outputs that have another shape in another batch, and so no mean."""
 
     def add(self, runner: Runner) -> None:
         """Run one more batch and count it in."""
         runner.feed()
         runner.session.run()
         self.last = runner.outputs()
-        values = [output.values.astype(np.float64) for output in self.last]
-        self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
+        for output in self.last:
+            total = self._sums.setdefault(output.name, np.zeros(output.values.shape))
+            if total.shape == output.values.shape:
+                total += output.values
+            elif output.name not in self.loose:
+                self.loose.append(output.name)
         self._total += runner.loss()
         self.batches += 1
 
@@ -69,9 +75,14 @@ class Averages:
 
     @property
     def means(self) -> list[Output]:
-        """The outputs' means over the batches."""
-        pairs = zip(self.last, self._sums, strict=True)
-        return [Output(o.name, total / self.batches, o.weight) for o, total in pairs]
+        """The outputs' means over the batches, of those that have one."""
+        there = [o for o in self.last if o.name not in self.loose]
+        return [Output(o.name, self._sums[o.name] / self.batches, o.weight) for o in there]
+
+    @property
+    def notices(self) -> list[str]:
+        """Lines for the log."""
+        return [f'Output "{name}" changes its shape from batch to batch: it has no mean' for name in self.loose]
 
 
 @dataclass

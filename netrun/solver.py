@@ -395,6 +395,8 @@ class Solver:
             averages.add(runner)
         if self.message.test_compute_loss:
             self.log(f"Test loss: {averages.loss:g}", "solver.cpp:400")
+        for notice in averages.notices:
+            self.log(notice, "solver.cpp:414", "W")
         self._log_outputs(averages.means, "Test", "solver.cpp:414")
         if index == 0:
             self.schedule.tested(averages.loss, {o.name: float(o.values.mean()) for o in averages.means})

@@ -9,9 +9,10 @@ import pytest
 from google.protobuf import text_format
 
 from netrun.config import schema
-from netrun.config.upgrade import parse_net
+from netrun.config.upgrade import parse_net, parse_solver
 from netrun.errors import ConfigError, ShapeError
 from netrun.net import Net
+from netrun.net_solver import NetSolver
 from netrun.solver import Solver
 from netrun.varying import LIMIT, Varying
 
@@ -169,3 +170,19 @@ def test_training_with_a_filter(iter_size: int) -> None:
         solver.solve()
     assert np.isfinite(losses).all()
     assert np.mean(losses[-5:]) < 0.1 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("kind", [Solver, NetSolver])
+def test_an_output_of_many_shapes_has_no_mean(kind: type[Solver]) -> None:
+    """It is left out of a test's scores, which say so; the others have theirs."""
+    text = """net_param { layer { name: "d" type: "DummyData" top: "x" top: "s" top: "t" dummy_data_param {
+        shape { dim: 8 dim: 3 } shape { dim: 8 } shape { dim: 2 }
+        data_filler { value: 1 } data_filler { type: "uniform" min: -0.5 max: 1 } data_filler { value: 3 } } }
+        layer { name: "cut" type: "Threshold" bottom: "s" top: "cut" }
+        layer { name: "f" type: "Filter" bottom: "x" bottom: "cut" top: "y" } }
+        base_lr: 0.1 lr_policy: "fixed" test_iter: 4 test_interval: 1 random_seed: 3"""
+    lines: list[str] = []
+    with kind(parse_solver(text)[0], log=lambda line, *_: lines.append(line)) as solver:
+        means = solver.test()
+    assert [(m.name, m.values.tolist()) for m in means] == [("t", [3, 3])]
+    assert lines.count('Output "y" changes its shape from batch to batch: it has no mean') == 1

@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         runner.close()
     loss, means = averages.loss, averages.means
     log(f"Loss: {loss:g}", "caffe.cpp:309")
+    for notice in averages.notices:
+        log(notice, "caffe.cpp:309", "W")
     for line in results.lines(means):
         log(line, "caffe.cpp:321")
     if args.json:
