@@ -43,12 +43,16 @@ class LoadOptions:
     rename  layer of the net -> layer of the file that it takes its weights from
     reinit  names or patterns of layers of the net that keep what their fillers gave them
     partial the file is one of several, so it need not hold every layer that is renamed
+    reason  what makes it strict
+    remedy  what else a person can do, as a line
     """
 
     strict: bool = False
     rename: Mapping[str, str] = field(default_factory=dict)
     reinit: tuple[str, ...] = ()
     partial: bool = False
+    reason: str = "strict loading"
+    remedy: str = ""
 
     @classmethod
     def of(cls, message: schema.LoadParameter) -> LoadOptions:
@@ -174,7 +178,7 @@ def assign(
     report.ignored = [x.name for x in layers if x.blobs and x.name not in taken]
     report.hints = _hints(recording, report, given)
     if options.strict:
-        problems += _strict_problems(report)
+        problems += _strict_problems(report, options)
     if problems:
         raise WeightsError.of(problems)
     for tensor, array in values:
@@ -256,14 +260,14 @@ def _hints(recording: Recording, report: Report, given: Mapping[str, LayerWeight
     return hints
 
 
-def _strict_problems(report: Report) -> list[Problem]:
+def _strict_problems(report: Report, options: LoadOptions) -> list[Problem]:
     what = {
         "not in the net": report.ignored,
         "not in the file": report.untouched,
     }
-    notes = tuple(report.hints)
+    notes = tuple(filter(None, (*report.hints, options.remedy)))
     return [
-        Problem(f"{report.file}: strict loading, but {why}: {', '.join(names)}", None, notes)
+        Problem(f"{report.file}: {options.reason}, but {why}: {', '.join(names)}", None, notes)
         for why, names in what.items()
         if names
     ]

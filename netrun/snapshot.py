@@ -22,13 +22,21 @@ from .config.paths import check_name
 from .config.stored import State
 from .config.weights import exceeds_limit, read_state, read_weights, write_state, write_weights
 from .errors import UsageError, WeightsError
-from .params import assign, blobs_of
+from .params import LoadOptions, assign, blobs_of
 from .session import Memory
 from .training import Training
 from .types import Shape
 
 if TYPE_CHECKING:
     from .solver import Solver
+
+
+SAME = LoadOptions(
+    strict=True,
+    reason="a run is resumed with the layers it had",
+    remedy="--weights in place of --snapshot starts a new run from these weights",
+)
+"""How a snapshot's weights come back: a layer that they lack would be at its start while its momentum is not."""
 
 
 def prefix_of(solver: schema.SolverParameter, solver_file: str) -> str:
@@ -184,7 +192,7 @@ def restore(solver: Solver, path: str) -> None:
     history = _checked_history(solver.training, state.history, solver.message.type, path)
     learned = _find_weights(state.learned_net, path)
     if learned:
-        assign(solver.training.recording, solver.memory, read_weights(learned), learned)
+        assign(solver.training.recording, solver.memory, read_weights(learned), learned, SAME)
     for tensor, values in history:
         solver.memory.write(tensor, values.reshape(tensor.shape))
     solver.iteration = state.iter

@@ -258,3 +258,21 @@ def test_a_state_of_caffe_without_carried_values_starts_them_at_zero(
         Path(name).write_bytes(message.SerializeToString())
         solver.restore(name)
         assert not any(np.any(values) for values in solver.runners[0].carried().values())
+
+
+def test_a_net_with_other_layers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renamed layer would begin anew, with the momentum of the old one."""
+    monkeypatch.chdir(tmp_path)
+    with Solver(parse_solver(RANDOM)[0]) as solver:
+        solver.step(1)
+        state = solver.snapshot()[1]
+    with Solver(parse_solver(RANDOM.replace('"ip"', '"fc"'))[0]) as other, pytest.raises(WeightsError) as caught:
+        other.restore(state)
+    hints = [
+        "    ip of the file has the shapes of fc: --rename ip=fc would load it",
+        "    --weights in place of --snapshot starts a new run from these weights",
+    ]
+    file = "s_iter_1.caffemodel: a run is resumed with the layers it had"
+    assert str(caught.value).splitlines() == [
+        f"{file}, but not in the net: ip", *hints, f"{file}, but not in the file: fc", *hints
+    ]  # fmt: skip
