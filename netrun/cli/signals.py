@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -17,9 +18,10 @@ _NOTES = {
 
 
 def _say(text: str) -> None:
-    """Write a line to stderr; not with print, which the signal may have interrupted."""
-    file = sys.__stderr__.fileno() if sys.__stderr__ else 2
-    os.write(file, f"{chr(10) if os.isatty(file) else ''}{text}\n".encode())
+    """Write a line to stderr, if it is still there; not with print, which the signal may have interrupted."""
+    with contextlib.suppress(OSError, ValueError):  # SIGHUP comes when the terminal has gone
+        file = sys.__stderr__.fileno() if sys.__stderr__ else 2
+        os.write(file, f"{chr(10) if os.isatty(file) else ''}{text}\n".encode())
 
 
 class Signals:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -118,3 +119,19 @@ def test_handlers_are_put_back() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         assert [signals.action(), signals.action()] == ["snapshot", ""]
     assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_sighup_of_a_terminal_that_has_gone(start: Start, folder: Path) -> None:
+    """Nobody reads what is said any more: the snapshot is taken, and training goes on."""
+    quiet = [f for s in ("display=0", "test_initialization=false", "test_interval=100000000") for f in ("--set", s)]
+    process = start(*quiet, "--set", "snapshot_prefix='out/gone'", until="Learning Rate Policy")
+    assert process.stderr is not None
+    process.stderr.close()
+    process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 60
+    while not list((folder / "out").glob("gone_*.solverstate")):
+        assert process.poll() is None, "training ended"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
