@@ -9,13 +9,14 @@ but what is ``visible`` lies in its layout, and a session converts it for who lo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from ..kernels import CHANGES, OPS
-from ..program import Arg, Call, Home, Program
+from ..program import Call, Home, Program
 from ..types import PLAIN, Tensor
 from . import onednn_norm, onednn_spatial
 from .dnnl import Unsupported
@@ -23,15 +24,11 @@ from .fuse import fused, paired, readers_of
 from .layouts import CHANNELS_LAST, HALF, padded, preferred_block, work
 from .onednn import Recipes
 from .onednn_conv import weight_layout
-from .onednn_pointwise import operand_shapes, translatable
+from .onednn_products import halvable, halving_pays
+from .regions import CONVOLUTIONS, connected, roles
 
 WASTE = 1.12
 """Arithmetic on filled-up channels that is worth the blocks: above it, channels last."""
-
-HALVED = 64
-"""Rows, columns and depth a product needs at least for 16-bit copies of its factors to pay."""
-
-CONVOLUTIONS = frozenset({"conv", "conv_then", "conv_grad_x", "conv_grad_w", "conv_grad_wb"})
 
 
 def prepare(program: Program, recipes: Recipes) -> Program:
@@ -44,7 +41,7 @@ def _packed(program: Program, recipes: Recipes) -> Program:
 
     A session whose parameters stay as they are can then run these calls once.
     """
-    changed = {t.root for call in program.calls if call.op.name in CHANGES for t in call.writes()}
+    changed = _changed(program)
     calls: list[Call] = []
     for call in program.calls:
         if call.op.name in ("conv", "conv_then") and recipes.of(call) is not None:
@@ -57,6 +54,11 @@ def _packed(program: Program, recipes: Recipes) -> Program:
                 call = replace(call, args=(call.args[0], made, *call.args[2:]))
         calls.append(call)
     return program.having(calls)
+
+
+def _changed(program: Program) -> set[Tensor]:
+    """The parameters that the program itself changes."""
+    return {t.root for call in program.calls if call.op.name in CHANGES for t in call.writes()}
 
 
 # -------------------------------------------------------------------------------------------------------------- layouts
@@ -76,11 +78,15 @@ class _Layouts:
         self._kept = (program.keeps & program.visible) - given
         self._homes: dict[Tensor, Home] = {}
         self._fixed = {t for t in program.persistent() if t not in self._kept}
-        self._joined = [_connected(call) for call in program.calls]
+        self._joined = [connected(call) for call in program.calls]
         for group in self._joined:
             for a, b in pairwise(group):
                 self._union(a, b)
         self._layout = self._choose()
+        self._changed = _changed(program)
+        self._forward = not program.visible and not any(call.origin.endswith("'") for call in program.calls)
+        products = [call for call in program.calls if call.op.name == "gemm" and halvable(call)]
+        self._users = Counter(self._half_of(t, call.origin) for call in products for t in call.tensors()[:2])
         self._private = self._privates()
 
     # ------------------------------------------------------------------------------------------------------- regions
@@ -104,7 +110,7 @@ class _Layouts:
         for call in self.program.calls:
             if call.op.name not in CONVOLUTIONS:
                 continue
-            x, y, w = _roles(call)
+            x, y, w = roles(call)
             cost = math.prod(w.shape) * math.prod(y.shape[2:]) * y.shape[0]
             block = f"c{size}"
             filled = cost * padded(y.shape, block)[1] / y.shape[1]
@@ -144,6 +150,8 @@ class _Layouts:
             self._origin = call.origin
             if self.half and call.op.name == "gemm" and self._halved(call):
                 continue
+            if call.op.name in CHANGES:
+                self._forget({t.root for t in call.writes()})
             if call.op.name in ("pool_max", "lrn"):
                 self._with_private(call, group)
             elif not self._in_layout(call, group, self._wanted(group)):
@@ -151,18 +159,17 @@ class _Layouts:
         return self.program.having(self._calls).housed(self._homes)
 
     def _halved(self, call: Call) -> bool:
-        """Emit a product of 16-bit copies of its factors, if it is large enough for that to pay; the sum is full."""
+        """Emit a product of 16-bit copies of its factors, if that pays; the sum is full."""
         args: Any = call.args
         a, b, c, y = args
-        rows, columns = y.shape[-2:]
-        if min(rows, columns, a.shape[-2 if call.attrs["ta"] else -1]) < HALVED:
+        if not halvable(call) or not halving_pays(call, [self._sharing(t) for t in (a, b)]):
             return False
         halves = [Tensor(f"{t.root.name}.half", replace(t.spec, layout=PLAIN + HALF), "buffer") for t in (a, b)]
         if self.recipes.of(replace(call, args=(*halves, c, y))) is None:
             return False
         found = []
         for t, half in zip((a, b), halves, strict=True):
-            key = (t.root, f"{half.spec}", self._once(t))
+            key = self._half_of(t, self._origin)
             if key not in self._versions:
                 self._calls.append(Call(OPS["copy"], (self._version(t, PLAIN), half), {}, self._origin))
                 self._versions[key] = half
@@ -170,6 +177,20 @@ class _Layouts:
         c = self._version(c, PLAIN) if isinstance(c, Tensor) else c
         self._calls.append(replace(call, args=(*found, c, y)))
         return True
+
+    def _forget(self, changed: set[Tensor]) -> None:
+        """What was copied of parameters is out of date."""
+        for key in [key for key in self._versions if key[0] in changed]:
+            del self._versions[key]
+
+    def _half_of(self, t: Tensor, origin: str) -> tuple[Tensor, str, str]:
+        """What the 16-bit copy of a factor is kept under."""
+        return t.root, f"{replace(t.spec, layout=PLAIN + HALF)}", self._once(t, origin)
+
+    def _sharing(self, t: Tensor) -> int:
+        """How many products share the copy of a factor; 0 where it is made once for many runs of the program."""
+        constant = self._forward and t.root.kind == "learned" and t.root not in self._changed
+        return 0 if constant else self._users[self._half_of(t, self._origin)]
 
     def _wanted(self, group: Sequence[Tensor]) -> str:
         for t in group:
@@ -218,7 +239,7 @@ class _Layouts:
         def put(t: Tensor) -> Tensor:
             return kept if t.root in self._private else Tensor(t.name, replace(t.spec, layout=layout), t.kind)
 
-        wanted = self._wanted(_connected(call))
+        wanted = self._wanted(connected(call))
         return wanted in (layout, PLAIN) and self.recipes.of(call.map(put)) is not None
 
     def _in_layout(self, call: Call, group: Sequence[Tensor], layout: str) -> bool:
@@ -268,9 +289,14 @@ class _Layouts:
         name = f"{t.root.name}@{layout}" if t.root in self._kept else t.root.name
         return Tensor(name, replace(t.spec, layout=layout), t.kind)
 
-    def _once(self, t: Tensor) -> str:
-        """What is kept may be written from outside between two layers: a copy of it serves this layer only."""
-        return self._origin if t.root in self._fixed or t.root in self._kept else ""
+    def _once(self, t: Tensor, origin: str) -> str:
+        """What is kept may be written from outside between two layers: a copy of it serves this layer only.
+
+        Parameters too, where layers may run alone; a program that runs as a whole changes them in calls of its own.
+        """
+        if t.root.kind == "learned" and not self.program.visible:
+            return ""
+        return origin if t.root in self._fixed or t.root in self._kept else ""
 
     def _is_work(self, t: Tensor) -> bool:
         return self._native.get(t.root, t).spec.layout.startswith("work:")
@@ -287,57 +313,10 @@ class _Layouts:
         native = self._native.get(t.root, t.root)
         if native.spec.layout == layout:
             return native.view(t.shape) if native is not t.root else t
-        key = (t.root, layout, self._once(t))
+        key = (t.root, layout, self._once(t, self._origin))
         if key not in self._versions:
             made = Tensor(t.root.name, replace(t.root.spec, layout=layout), "buffer")
             self._calls.append(Call(OPS["copy"], (native, made), {}, self._origin))
             self._versions[key] = made
         made = self._versions[key]
         return made.view(t.shape) if layout == PLAIN else made
-
-
-def _roles(call: Call) -> tuple[Tensor, Tensor, Tensor]:
-    """(x, y, w) of a convolution or one of its adjoints."""
-    names = {"conv": ("x", "y", "w"), "conv_then": ("x", "y", "w"), "conv_grad_x": ("dx", "dy", "w")}.get(
-        call.op.name, ("x", "dy", "dw")
-    )
-    found: Any = [call.argument(n) for n in names]
-    x, y, w = found
-    return x, y, w
-
-
-def _connected(call: Call) -> list[Tensor]:
-    """The activations of a call that have to lie in one layout; none where the kernel knows plain ones only."""
-    name, args = call.op.name, call.args
-    found: Iterable[Arg]
-    if name in CONVOLUTIONS:
-        found = _roles(call)[:2]
-        if name == "conv_then":
-            found = [*found, *(t for t in call.reads() if t.shape == call.writes()[0].shape)]
-    elif name in ("pool_max", "pool_avg", "lrn", "normalize"):
-        found = args[:2]
-    elif name in ("batch_norm", "batch_norm_grad"):
-        found = [call.argument(n) for n in ("x", "y", "dy", "dx") if n in (a.name for a in call.op.arguments)]
-    elif name == "pool_max_grad":
-        found = args[1:]
-    elif name == "pool_avg_grad":
-        found = args
-    elif name == "lrn_grad":
-        found = (args[0], args[1], args[3], args[4])
-    elif name == "normalize_grad":
-        found = (args[0], args[2], args[3])
-    elif name == "concat" and call.attrs["axis"] == 1:
-        found = call.tensors()
-    elif name == "slice" or (name == "copy" and len({t.shape for t in call.tensors()}) == 1):
-        found = args
-    elif name == "pointwise":
-        y = call.writes()[0]
-        if not translatable(call) or not operand_shapes(call.reads(), y):
-            return []
-        found = [t for t in call.tensors() if t.shape == y.shape]
-    else:
-        return []
-    group = [t for t in found if isinstance(t, Tensor)]
-    if any(not 3 <= len(t.shape) <= 5 or t.dtype != "float32" or t.shape != t.root.shape for t in group):
-        return []
-    return list(dict.fromkeys(t.root for t in group))
