@@ -49,9 +49,9 @@ class Captured:
             self.parts.append(Segment(device, stretch))
 
     def __call__(self) -> None:
-        self._device.use()
         with self._device.told():
             for part in self.parts:
+                self._device.use()  # a step in Python may have worked with another GPU
                 part()
 
 
@@ -125,9 +125,9 @@ class Stepwise:
         self._device, self._steps = device, tuple(steps)
 
     def __call__(self) -> None:
-        self._device.use()
         for number, step in enumerate(self._steps):
             try:
+                self._device.use()
                 step()
                 self._device.stream.synchronize()
             except (RuntimeError, DeviceError) as error:

@@ -281,6 +281,7 @@ class Cuda:
     # --------------------------------------------------------------------------------------------------------- kernels
     def prepare(self, program: Program) -> Program:
         """The program with convolutions that apply the ReLU behind them, and its numerics said by its calls."""
+        self.use()
         sizes = self._rnn_sizes if self._recurrent == "cudnn" else None
         return prepare(program, lambda call: has_plan(self, call), lambda call: takes_parts(self, call), sizes)
 
@@ -324,6 +325,7 @@ class Cuda:
 
     def capture(self, steps: Sequence[Step]) -> Step:
         """A CUDA graph of the steps, made when they run for the second time."""
+        self.use()
         return Stepwise(self, steps) if self.debug else Captured(self, merged(self, steps))
 
 

@@ -25,8 +25,14 @@ class Function:
         self.body, self.argtypes, self.restype = body, None, ctypes.c_int
 
     def __call__(self, *args: Any) -> int:
-        wanted = self.argtypes
-        assert wanted is None or len(wanted) == len(args), f"{self.body.__name__}: {len(args)} arguments"
+        wanted: Any = self.argtypes
+        name = self.body.__name__
+        assert wanted is not None or not args, f"{name} has no argument types: ctypes would pass addresses as 32 bits"
+        wanted = wanted or ()
+        assert len(wanted) == len(args), f"{name}: {len(args)} arguments"
+        for kind, arg in zip(wanted, args, strict=True):
+            kind.from_param(arg)  # a number of NumPy is no int for ctypes
+            assert kind is not ctypes.c_int or -(2**31) <= arg < 2**31, f"{name}: {arg} is cut off"
         return self.body(*args)
 
 

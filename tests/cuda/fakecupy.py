@@ -1,7 +1,7 @@
 """A stand-in for the part of CuPy that layers_cuda uses. Arrays are NumPy memory, kernels run on the CPU.
 
 Whatever a stream would do goes through :func:`submit`, so that capture and replay can be told apart from running: while
-a stream captures, work is written down and nothing runs, as with CUDA.
+a stream captures, work is written down and nothing runs, as with CUDA. What CuPy or CUDA refuse is refused here.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +24,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 SHIM = HERE / "cuda_cpu.h"
 FLAGS = ("-std=c++20", "-O1", "-fPIC", "-w", "-ffp-contract=off")
 COMPILER = shutil.which("g++")
@@ -43,22 +47,65 @@ class OutOfMemoryError(MemoryError):
     """What CuPy's pool raises."""
 
 
-_recording: list[Callable[[], None]] | None = None
+Work = Callable[[], None]
+
+_recording: tuple[int, list[Work]] | None = None
+"""The stream that captures, and what was launched on it."""
+
+_late: int | None = None
+"""Where work waits (:func:`late`): the stream of what names none."""
+
+_queues: dict[int, deque[Work]] = {}
+_kept: list[Any] = []
 log: list[str] = []
 """Names of what ran, in order; tests clear and read it."""
 
 
-def submit(what: str, work: Callable[[], None]) -> None:
-    """Do the work now, or write it down while a stream captures."""
+@contextmanager
+def late(stream: int) -> Iterator[None]:
+    """Within, work on a stream runs as late as CUDA may run it: when somebody waits for it, on the host or on another
+    stream. What should have waited for an event and did not works on memory that somebody has changed meanwhile.
+
+    Args:
+        stream: of the libraries' work.
+    """
+    global _late
+    _late = stream
+    try:
+        yield
+        for ptr in list(_queues):
+            _run_queue(ptr)
+    finally:
+        _late = None
+        _queues.clear()
+        _kept.clear()
+
+
+def _run_queue(stream: int, until: Work | None = None) -> None:
+    """Run what waits on a stream, up to a mark; nothing if the mark has been passed."""
+    queue = _queues.get(stream, deque())
+    while queue and (until is None or until in queue):
+        queue.popleft()()
+
+
+def submit(what: str, work: Work, stream: int | None = None) -> None:
+    """Do the work now, or write it down while its stream captures, or let it wait."""
 
     def run() -> None:
         log.append(what)
         work()
 
-    if _recording is None:
+    if _recording is not None and stream in (None, _recording[0]):
+        _recording[1].append(run)
+    else:
+        _enqueue(run, stream)
+
+
+def _enqueue(run: Work, stream: int | None) -> None:
+    if _late is None:
         run()
     else:
-        _recording.append(run)
+        _queues.setdefault(_late if stream is None else stream, deque()).append(run)
 
 
 def refuse_in_capture(what: str) -> None:
@@ -70,35 +117,51 @@ def refuse_in_capture(what: str) -> None:
 class Graph:
     """Recorded work."""
 
-    def __init__(self, work: Sequence[Callable[[], None]]) -> None:
+    def __init__(self, work: Sequence[Work]) -> None:
         self.work = tuple(work)
 
     def launch(self, stream: Any = None) -> None:
         """Replay it."""
         refuse_in_capture("launching a graph")
-        log.append("graph")
-        for run in self.work:
-            run()
+
+        def replay() -> None:
+            log.append("graph")
+            for run in self.work:
+                run()
+
+        _enqueue(replay, None if stream is None else stream.ptr)
 
     def upload(self, stream: Any = None) -> None:
         """Nothing to do."""
 
 
 class Event:
-    """An event: everything is over as soon as it is submitted."""
+    """An event: a mark in what waits on a stream; else over as soon as it is recorded."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.recorded = False
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        self.recorded = self.captured = False
+        self.mark: tuple[int, Work] | None = None
+        self.timed = not disable_timing
 
     def record(self, stream: Any = None) -> None:
-        self.recorded = True
+        ptr = Stream.null.ptr if stream is None else stream.ptr
+        self.recorded, self.captured = True, _recording is not None and _recording[0] == ptr
+        if _late is not None:
+            self.mark = ptr, lambda: None
+            _enqueue(self.mark[1], ptr)
 
     def synchronize(self) -> None:
         refuse_in_capture("waiting for an event")
+        if self.captured:
+            raise CUDARuntimeError(
+                "cudaErrorCapturedEvent: operation not permitted on an event last recorded in a graph"
+            )
+        if self.mark is not None:
+            _run_queue(*self.mark)
 
     @property
     def done(self) -> bool:
-        return True
+        return self.mark is None or self.mark[1] not in _queues.get(self.mark[0], ())
 
 
 class Stream:
@@ -107,7 +170,9 @@ class Stream:
     null: Stream
     _made = 0
 
-    def __init__(self, null: bool = False, non_blocking: bool = False, **_: Any) -> None:
+    def __init__(
+        self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None
+    ) -> None:
         Stream._made += 1
         self.ptr = 0 if null else 0x100 + Stream._made
 
@@ -122,9 +187,14 @@ class Stream:
 
     def synchronize(self) -> None:
         refuse_in_capture("waiting for a stream")
+        _run_queue(self.ptr)
 
     def wait_event(self, event: Event) -> None:
-        pass
+        if _recording is not None and _recording[0] == self.ptr and not event.captured:
+            raise CUDARuntimeError("cudaErrorStreamCaptureIsolation: dependency created on uncaptured work")
+        mark = event.mark  # as it is recorded now
+        if mark is not None:
+            _enqueue(lambda: _run_queue(*mark), self.ptr)
 
     def record(self, event: Event | None = None) -> Event:
         event = event or Event()
@@ -136,16 +206,17 @@ class Stream:
         if self.ptr == 0:
             raise RuntimeError("cannot capture on the default (legacy) stream")
         refuse_in_capture("a second capture")
-        _recording = []
+        _recording = self.ptr, []
 
     def end_capture(self) -> Graph:
         global _recording
-        assert _recording is not None
-        graph, _recording = Graph(_recording), None
+        if _recording is None or _recording[0] != self.ptr:
+            raise CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in the present state")
+        graph, _recording = Graph(_recording[1]), None
         return graph
 
     def is_capturing(self) -> bool:
-        return _recording is not None
+        return _recording is not None and _recording[0] == self.ptr
 
 
 Stream.null = Stream(null=True)
@@ -178,22 +249,84 @@ class _Pointer:
         self.ptr, self.device_id = array.ctypes.data, 0
 
 
-class ndarray(np.ndarray):  # noqa: N801  (CuPy's name)
-    """Device memory. Arithmetic works as with NumPy, which tests use and layers_cuda does not."""
+class ndarray:  # noqa: N801  (CuPy's name)
+    """Device memory: what layers_cuda may ask of it, and nothing else. NumPy takes it where tests ask for that."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, host: np.ndarray[Any, Any], base: Any = None) -> None:
+        self._host, self.base = host, base
+
+    def _made(self, host: np.ndarray[Any, Any]) -> ndarray:
+        return ndarray(host, self if self.base is None else self.base)
 
     @property
     def data(self) -> Any:
-        return _Pointer(self)
+        return _Pointer(self._host)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._host.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._host.dtype
+
+    @property
+    def size(self) -> int:
+        return self._host.size
+
+    @property
+    def nbytes(self) -> int:
+        return self._host.nbytes
+
+    @property
+    def ndim(self) -> int:
+        return self._host.ndim
+
+    @property
+    def flags(self) -> Any:
+        return SimpleNamespace(c_contiguous=self._host.flags.c_contiguous)
+
+    def reshape(self, *shape: Any) -> ndarray:
+        return self._made(self._host.reshape(*shape))
+
+    def view(self, dtype: Any) -> ndarray:
+        return self._made(self._host.view(dtype))
+
+    def __getitem__(self, part: Any) -> ndarray:
+        parts = part if isinstance(part, tuple) else (part,)
+        if any(not isinstance(p, int | slice) for p in parts):
+            raise TypeError("an index that launches a kernel")
+        return self._made(self._host[(*parts, ...)])
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
+        asking = sys._getframe(1)
+        while asking.f_back is not None and "numpy" in Path(asking.f_code.co_filename).parts:
+            asking = asking.f_back
+        if any(Path(asking.f_code.co_filename).is_relative_to(ROOT / name) for name in ("layers_cuda", "netrun")):
+            raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
+        made = self._host if dtype is None else self._host.astype(dtype, copy=False)
+        return made.copy() if copy else made
+
+    def _no(self, *_: Any) -> Any:
+        raise TypeError("this launches a kernel of CuPy or waits for the device")
+
+    __bool__ = __float__ = __int__ = __index__ = __eq__ = __add__ = __mul__ = __setitem__ = _no  # type: ignore[assignment]
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
         refuse_in_capture("reading an array")
-        return np.array(np.asarray(self))
+        (stream or Stream.null).synchronize()
+        return np.array(self._host)
 
     def set(self, values: Any, stream: Any = None) -> None:
         if not isinstance(values, np.ndarray) or (values.shape, values.dtype) != (self.shape, self.dtype):
             raise ValueError("set() wants a NumPy array of the same shape and type")
         refuse_in_capture("a copy from pageable memory")
-        np.asarray(self)[...] = values
+        self._host[...] = values
 
 
 def empty(shape: Any, dtype: Any = "float64") -> Any:
@@ -203,8 +336,10 @@ def empty(shape: Any, dtype: Any = "float64") -> Any:
     if count * dtype.itemsize > FREE:
         raise OutOfMemoryError(f"Out of memory allocating {count * dtype.itemsize:,} bytes")
     block = np.empty(count * dtype.itemsize + 256, np.uint8)
+    if _late is not None:
+        _kept.append(block)
     shift = -block.ctypes.data % 256
-    return block[shift : shift + count * dtype.itemsize].view(dtype).reshape(shape).view(ndarray)
+    return ndarray(block[shift : shift + count * dtype.itemsize].view(dtype).reshape(shape))
 
 
 def asarray(values: Any, dtype: Any = None) -> Any:
@@ -293,26 +428,37 @@ class RawModule:
         self.library = _compiled(code)
 
     def get_function(self, name: str) -> Any:
-        return _Function(name, getattr(self.library, "launch_" + name))
+        call = getattr(self.library, "launch_" + name, None)
+        if call is None:
+            raise CUDADriverError("CUDA_ERROR_NOT_FOUND: named symbol not found")
+        call.restype = ctypes.c_char_p
+        return _Function(name, call)
 
 
 def _launch_kernel(
     f: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int, stream: int, params: int, extra: int
 ) -> None:
     name, call = _functions[f]
-    if min(gx, gy, gz, bx, by, bz) < 1 or bx * by * bz > 1024 or stream == 0:
+    few = gx < 2**31 and max(gy, gz) <= 65535 and bz <= 64 and bx * by * bz <= 1024 and shared <= 48 * 1024
+    if not few or min(gx, gy, gz, bx, by, bz) < 1 or stream == 0:
         raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
     sizes = [ctypes.c_uint(v) for v in (gx, gy, gz, bx, by, bz)]
-    submit(name, lambda: call(*sizes, ctypes.c_size_t(shared), ctypes.c_void_p(params)))
+
+    def run() -> None:
+        complaint = call(*sizes, ctypes.c_size_t(shared), ctypes.c_void_p(params))
+        if complaint:
+            raise CUDADriverError(f"CUDA_ERROR_LAUNCH_FAILED: {name}: {complaint.decode()}")
+
+    submit(name, run, stream)
 
 
 # -------------------------------------------------------------------------------------------------------------- runtime
 def _memcpy_async(target: int, source: int, nbytes: int, kind: int, stream: int) -> None:
-    submit("memcpy", lambda: ctypes.memmove(target, source, nbytes) and None)
+    submit("memcpy", lambda: ctypes.memmove(target, source, nbytes) and None, stream)
 
 
 def _memset_async(target: int, value: int, nbytes: int, stream: int) -> None:
-    submit("memset", lambda: ctypes.memset(target, value, nbytes) and None)
+    submit("memset", lambda: ctypes.memset(target, value, nbytes) and None, stream)
 
 
 def _synchronize() -> None:

@@ -63,7 +63,7 @@ class Cublas(Library):
         rows_a, rows_b = k if opa else m, n if opb else k
         if ta != tb or ta != tc != 0 or lda < rows_a or ldb < rows_b or ldc < m or min(m, n, k, batch) < 1:
             return 7
-        if (compute == 70) != (kind is np.float64):
+        if (compute == 70) != (kind is np.float64) or (compute in (74, 75, 77) and given is not np.float32):
             return 15
         self.calls += 1
         self.computes.append(compute)

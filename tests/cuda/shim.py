@@ -65,7 +65,7 @@ class Memory:
         raw = np.full(nbytes + 4 * GUARD, 0xFF, np.uint8)
         start = -raw.ctypes.data % GUARD + GUARD + shift
         self.zones += [raw[:start], raw[start + nbytes :]]
-        return raw[start : start + nbytes].view(fakecupy.ndarray)
+        return fakecupy.ndarray(raw[start : start + nbytes])
 
     def check(self, kernel: str) -> None:
         """Look at the zones.

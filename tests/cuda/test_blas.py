@@ -28,16 +28,16 @@ def rows(*shape: int, dtype: str = "float32") -> Any:
 @pytest.mark.parametrize("ta", [False, True])
 @pytest.mark.parametrize("tb", [False, True])
 def test_every_transposition(ta: bool, tb: bool, dtype: str) -> None:
-    a, b, y = rows(*((4, 3) if ta else (3, 4)), dtype=dtype), rows(*((5, 4) if tb else (4, 5)), dtype=dtype), rows(3, 5)
-    y = y.astype(dtype)
-    wanted = (a.T if ta else a) @ (b.T if tb else b)
+    a, b, y = (rows(*shape, dtype=dtype) for shape in ((4, 3) if ta else (3, 4), (5, 4) if tb else (4, 5), (3, 5)))
+    left, right = np.asarray(a), np.asarray(b)
+    wanted = (left.T if ta else left) @ (right.T if tb else right)
     start(Cublas()).matmul(a, b, y, ta, tb, FP32)()
     np.testing.assert_allclose(y, wanted, 1e-5)
 
 
 def test_adding() -> None:
     a, b, y = rows(3, 4), rows(4, 5), rows(3, 5)
-    wanted = y + a @ b
+    wanted = np.asarray(y) + np.asarray(a) @ np.asarray(b)
     start(Cublas()).matmul(a, b, y, False, False, FP32, add=True)()
     np.testing.assert_allclose(y, wanted, 1e-5)
 

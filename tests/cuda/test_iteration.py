@@ -14,15 +14,17 @@ from cases.layers import LAYERS
 from fakelibs import Cudnn
 from test_lenet_step import batches, lenet
 
-from layers_cuda.capture import Segment
+from layers_cuda.capture import Bound, Segment
 from layers_cuda.device import Cuda
 from netrun.config import schema
 from netrun.config.text import parse
 from netrun.config.upgrade import parse_net
 from netrun.errors import DeviceError
+from netrun.kernels import OPS
 from netrun.layers import Layer
 from netrun.net import Net
 from netrun.net_solver import NetSolver
+from netrun.program import Call, Program
 from netrun.solver import Solver
 
 Make = Callable[..., Cuda]
@@ -181,3 +183,20 @@ def test_every_layer_type_that_computes_has_a_row_that_runs_here() -> None:
         kind for kind, layer in Layer.registry.items() if not layer.fed and layer.__module__.startswith("netrun.")
     }
     assert computing <= {case.type for case in LAYERS}
+
+
+def test_a_second_gpu_is_in_nobodys_way(device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever makes something on a GPU or launches says first on which, also behind a step that went elsewhere."""
+    seen: list[str] = []
+    monkeypatch.setattr(device._here, "use", lambda: seen.append("use"))
+    nothing = Program(())
+    for call in (lambda: device.prepare(nothing), lambda: device.capture([]), lambda: device.allocate(4)):
+        seen.clear()
+        call()
+        assert seen
+    seen.clear()
+    elsewhere = Bound(Call(OPS["host"], ((), ()), {}, "py"), ((), ()), lambda: seen.append("elsewhere"))
+    run = device.capture([lambda: seen.append("ours"), elsewhere, lambda: seen.append("ours")])
+    seen.clear()
+    run()
+    assert seen == ["use", "ours", "use", "elsewhere", "use", "ours"]
