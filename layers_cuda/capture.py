@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,18 @@ class Bound:
 
     def __call__(self) -> None:
         self.body()
+
+
+class RetryError(DeviceError):
+    """A call that CUDA refuses to capture, but whose step can do it in another way.
+
+    ``another``: makes the step go on to that; False where there is none.
+    """
+
+    def __init__(self, error: DeviceError, another: Callable[[], bool]) -> None:
+        problem = error.problems[0]
+        super().__init__(problem.what, problem.where, problem.notes)
+        self.another = another
 
 
 class Captured:
@@ -99,6 +111,8 @@ class Segment:
             return graph
         if not isinstance(failed, Exception):
             raise failed
+        if isinstance(failed, RetryError) and failed.another():
+            return None  # this run is call by call once more: what is new sets itself up
         self._plain = True
         text = str(failed).partition("\n")[0]
         warnings.warn(f"device {self._device.name} runs call by call, without a CUDA graph: {text}", stacklevel=3)

@@ -17,6 +17,7 @@ from netrun.types import Shape, Spec, Window, itemsize
 
 from .dnn import Plan, Problem
 from .launch import Step, nothing, sequence
+from .plans import Execution
 from .precision import PRECISIONS, Precision, narrow, precision_of, widen
 
 if TYPE_CHECKING:
@@ -218,10 +219,10 @@ def _product(
         return _by_columns(device, call, case, shaped, areas[0])
     half = case.storage
     if not half:
-        return device.dnn.step(plan, [*arrays, *([] if bias is None else [bias])], areas[-1])
+        return Execution(device, plan, [*arrays, *([] if bias is None else [bias])], areas[-1])
     small = [area.view("uint16") for area in areas[:3]]
     steps = [narrow(device, arrays[i], small[i], half) for i in range(3) if i != written]
-    steps.append(device.dnn.step(plan, small, areas[-1]))
+    steps.append(Execution(device, plan, small, areas[-1]))
     return sequence([*steps, widen(device, small[written], result, half)])
 
 

@@ -10,10 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from netrun.errors import DeviceError
 
+from .capture import RetryError
 from .dnn import Dnn, Plan, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .device import Cuda
+    from .launch import Step
 
 CAP = 512 << 20
 """Bytes of workspace a plan may take: the one scratch area of a session is as large as the largest."""
@@ -38,6 +46,7 @@ class Plans:
     def __init__(self, dnn: Dnn, chip: str, measure: Measure | None = None, folder: Path | None = None) -> None:
         self.dnn, self.chip, self.measure = dnn, chip, measure
         self._found: dict[Problem, Plan | None] = {}
+        self._others: dict[Problem, Iterator[Plan]] = {}
         name = "".join(c if c.isalnum() else "-" for c in chip)
         self.file = (folder or default_folder()) / f"{name}-{dnn.version}.json"
         self._kept: dict[str, str] | None = None
@@ -47,6 +56,21 @@ class Plans:
         if problem not in self._found:
             self._found[problem] = self._search(problem)
         return self._found[problem]
+
+    def instead(self, plan: Plan) -> Plan | None:
+        """Another plan for the problem of one that does not run; None if all have been given. It is the best from now
+        on."""
+        problem = plan.problem
+        now = self._found.get(problem)
+        if now is not None and now is not plan:
+            return now  # somebody else has already gone on to it
+        if problem not in self._others:
+            self._others[problem] = self._offered(problem)
+        for other in self._others[problem]:
+            if (other.engine, other.workspace, other.notes) != (plan.engine, plan.workspace, plan.notes):
+                self._found[problem] = other
+                return other
+        return None
 
     def _search(self, problem: Problem) -> Plan | None:
         offered = self._offered(problem)
@@ -94,6 +118,46 @@ class Plans:
             with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False, encoding="utf-8") as out:
                 json.dump(kept, out, indent=0)
             os.replace(out.name, self.file)
+
+
+class Execution:
+    """A step that executes a plan; one that cuDNN made and then does not run gives way to the next.
+
+    Called while a graph is captured it cannot go on: an error has ended the capture. Whoever captures catches
+    ``RetryError``, asks for ``another``, and captures again later.
+    """
+
+    def __init__(self, device: Cuda, plan: Plan, arrays: Sequence[Any], workspace: Any) -> None:
+        self._device, self._plan, self._arrays, self._workspace = device, plan, tuple(arrays), workspace
+        self._step: Step = device.dnn.step(plan, arrays, workspace)
+
+    def __call__(self) -> None:
+        try:
+            self._step()
+        except DeviceError as error:
+            if self._captures():
+                raise RetryError(error, self.another) from None
+            while self.another():
+                with suppress(DeviceError):
+                    self._step()
+                    return
+            raise
+
+    def _captures(self) -> bool:
+        try:
+            return bool(self._device.stream.is_capturing())
+        except RuntimeError:  # CuPy's word for a capture that an error has ended
+            return True
+
+    def another(self) -> bool:
+        """Go on to another plan; False where there is none."""
+        plan = self._device.plans.instead(self._plan)
+        if plan is None:
+            return False
+        if plan.workspace > self._workspace.nbytes:
+            self._workspace = self._device.allocate(plan.workspace)
+        self._plan, self._step = plan, self._device.dnn.step(plan, self._arrays, self._workspace)
+        return True
 
 
 def default_folder() -> Path:

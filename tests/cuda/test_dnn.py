@@ -10,17 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fakecupy
 import numpy as np
 import pytest
 from cases import KernelCase, compare, run_case
 from cases.kernels import KERNELS
 from fakelibs import Cudnn
 
+from layers_cuda.capture import Captured, Segment
 from layers_cuda.device import Cuda
 from layers_cuda.dnn import Dnn, Problem, declare
-from layers_cuda.plans import CAP, Plans
+from layers_cuda.plans import CAP, Execution, Plans
 from netrun.cpu.reference import Reference
 from netrun.errors import DeviceError
+from netrun.types import Spec, Window
 
 CONVOLUTIONS = [case for case in KERNELS if case.op.startswith("conv")]
 PROBLEM = Problem("fprop", "float32", (2, 3, 8, 8), (4, 3, 3, 3), (2, 4, 6, 6), (1, 1), (0, 0), (0, 0), (1, 1))
@@ -107,6 +110,56 @@ def test_tuning_has_room_for_the_tensor_around_a_part(make_device: Make, monkeyp
     part = replace(PROBLEM, within=4 * PROBLEM.y[1])
     assert device.plans.best(part) is not None
     assert 4 * 4 * math.prod(PROBLEM.y) in sizes
+
+
+class Failing(Cudnn):
+    """Refuses to execute some engines: always, or while a graph is captured."""
+
+    def __init__(self, engines: set[int], captured: bool = False) -> None:
+        super().__init__()
+        self.engines, self.captured = engines, captured
+
+    def cudnnBackendExecute(self, handle: int, plan: int, pack: int) -> int:
+        engine = self.descriptors[plan].values["engine"]
+        if engine in self.engines and (fakecupy._recording is not None or not self.captured):
+            return self._fail(f"engine {engine} does not run", 3007)
+        return super().cudnnBackendExecute(handle, plan, pack)
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_a_plan_that_does_not_run_gives_way(captured: bool, make_device: Make) -> None:
+    """The next is executed, captured, and chosen from then on; it may need more memory."""
+    device = make_device(cudnn=Failing({3}, captured))
+    arrays = [device.array(device.allocate(4 * math.prod(s)), 0, Spec(s)) for s in (PROBLEM.x, PROBLEM.w, PROBLEM.y)]
+    values = [np.random.default_rng(i).standard_normal(a.shape).astype("float32") for i, a in enumerate(arrays)]
+    for array, value in zip(arrays, values, strict=True):
+        device.write(array, value)
+    problem = replace(PROBLEM, deterministic=False)
+    plan = next(p for p in device.dnn.plans(problem, CAP) if p.engine == 3)
+    device.plans._found[problem] = plan
+    run = device.capture([Execution(device, plan, arrays, device.allocate(plan.workspace))])
+    exact = np.empty(PROBLEM.y, "float32")
+    Reference().conv(*values[:2], None, exact, window=Window((3, 3)), groups=1)
+    for _ in range(4):
+        device.write(arrays[2], np.full(PROBLEM.y, np.nan, "float32"))
+        run()
+        np.testing.assert_allclose(device.read(arrays[2]), exact, 1e-5, 1e-5)
+    assert isinstance(run, Captured)
+    (segment,) = run.parts
+    assert isinstance(segment, Segment)
+    assert segment.graph is not None
+    best = device.plans.best(problem)
+    assert best is not None
+    assert (best.engine, best.workspace) == (2, 4096)
+
+
+def test_no_plan_runs(make_device: Make) -> None:
+    device = make_device(cudnn=Failing({1, 2, 3}))
+    arrays = [device.array(device.allocate(4 * math.prod(s)), 0, Spec(s)) for s in (PROBLEM.x, PROBLEM.w, PROBLEM.y)]
+    plan = device.plans.best(PROBLEM)
+    assert plan is not None
+    with pytest.raises(DeviceError, match=r"cuDNN: .*status 3007: engine 2 does not run"):
+        Execution(device, plan, arrays, device.allocate(plan.workspace))()
 
 
 def test_planning_without_a_device() -> None:
