@@ -61,10 +61,11 @@ done
 
 part devices 15 "$python" -m netrun devices
 part checklist 75 "$python" tools/gpu/checklist.py --properties "$out/device_properties.json"
-part suite 185 "$python" tools/gpu/suite.py --out "$out/suite"
+part suite 120 "$python" tools/gpu/suite.py --out "$out/suite"
 wait
 part mnist 30 "${accuracy[@]}" mnist
 part cifar10 30 "${accuracy[@]}" cifar10
+export NETRUN_CUDA_TUNE=1 # as cudnn.benchmark, which PyTorch has on
 part small 45 "$python" tools/gpu/bench.py --out "$out/small" --seconds $((36 * percent / 100)) --nets lenet,cifar10_quick --no-compile
 part single 30 "$python" tools/gpu/bench.py --out "$out/single" --seconds $((24 * percent / 100)) --nets resnet50,googlenet,alexnet \
     --batch 1 --work forward --precisions FP32,BF16 --rounds 100
@@ -72,8 +73,8 @@ part sequence 30 "$python" tools/gpu/bench.py --out "$out/sequence" --seconds $(
     --precisions TF32,BF16 --work both --rounds 10
 part recurrent 15 env NETRUN_CUDA_RNN=cudnn "$python" tools/gpu/bench.py --out "$out/recurrent" --nets lstm --no-torch \
     --precisions TF32,BF16 --work both --rounds 10
-part nets 145 "$python" tools/gpu/bench.py --out "$out/nets" --seconds $((121 * percent / 100)) \
-    --nets resnet50,googlenet,alexnet,vgg_a,overfeat,googlenet_train --precisions TF32,FP32,BF16
+part nets 210 "$python" tools/gpu/bench.py --out "$out/nets" --seconds $((190 * percent / 100)) --work both,train,forward \
+    --nets resnet50,alexnet,vgg_a,googlenet,overfeat,googlenet_train --precisions TF32,BF16,FP32
 
 cat "$out"/{small,single,sequence,recurrent,nets}/table.md 2>/dev/null
 cat "$out/summary.txt"

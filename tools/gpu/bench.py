@@ -5,7 +5,10 @@
 
 For each net, precision and kind of work: milliseconds an iteration of netrun, of PyTorch eager (channels-last,
 cudnn.benchmark) and of torch.compile; netrun's host overhead (wall minus GPU busy); peak memory. Values already lie on
-the device. A row that does not fit into --seconds any more is listed as not measured. Writes table.md and rows.json.
+the device. "forward" is inference on both sides: the TEST phase, with what follows from parameters alone made once.
+NETRUN_CUDA_TUNE=1 in the environment is what cudnn.benchmark is there. A row that does not fit into --seconds any more
+is listed as not measured. Writes table.md and rows.json; where an error has cost the process its GPU, a fresh one goes
+on with the rows that are left.
 """
 
 from __future__ import annotations
@@ -13,11 +16,15 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
+import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,11 +37,12 @@ from netrun.compiler.record import Recording, record
 from netrun.config import schema
 from netrun.config.text import parse
 from netrun.config.upgrade import read_net
-from netrun.device import Device, open_device
+from netrun.device import open_device
 from netrun.params import initialise
 from netrun.runner import forward_program
-from netrun.session import Memory, Session
+from netrun.session import SHARED, Memory, Session
 from netrun.training import compile_training
+from netrun.types import Spec
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NETS = {
@@ -98,10 +106,14 @@ class Row:
     compiled: float | None = None
     torch_mib: float | None = None
     notes: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
 
 
-def recorded(name: str, batch: int, precision: str = "FP32") -> Recording:
-    """The net in that precision, with an input of that many images in the place of its data layers."""
+def recorded(name: str, batch: int, precision: str = "FP32", work: str = "train") -> Recording:
+    """The net in that precision, with an input of that many images in the place of its data layers.
+
+    A net with phases is taken in that of the work: to run it forward alone is to test it.
+    """
     file, _ = NETS[name]
     if name in WRITTEN:
         written, _ = parse(WRITTEN[name].format(batch=batch), schema.NetParameter, name)
@@ -125,24 +137,30 @@ def recorded(name: str, batch: int, precision: str = "FP32") -> Recording:
     net.precision = precision  # a name, which becomes its number
     del net.layer[:]
     net.layer.extend([given, *kept])
-    state = State.of(schema.NetState(phase="TRAIN" if trains else "TEST"))
+    state = State.of(schema.NetState(phase="TRAIN" if trains and work != "forward" else "TEST"))
     return record(build(net, None, state, seed=0, folder=str((CONFIGS / file).parent)))
 
 
 def values(recording: Recording) -> dict[str, Any]:
     """Random images and labels."""
+    return {name: _random(name == "label", tensor.shape) for name, tensor in recording.feeds.items()}
+
+
+@lru_cache(maxsize=4)
+def _random(labels: bool, shape: tuple[int, ...]) -> Any:
+    """The same for every row of a net: the host takes longer to draw them than the GPU to use them."""
     rng = np.random.default_rng(0)
-    found = {}
-    for name, tensor in recording.feeds.items():
-        labels = name == "label"
-        found[name] = rng.integers(0, 10, tensor.shape) if labels else rng.standard_normal(tensor.shape, np.float32)
-    return found
+    return rng.integers(0, 10, shape) if labels else rng.standard_normal(shape, np.float32)
 
 
 # -------------------------------------------------------------------------------------------------------------- netrun
-def session_of(recording: Recording, graph: Any, work: str, device: Device) -> Session:
-    """The forward pass, forward and backward, or a training iteration, fed and ready."""
-    memory = Memory(device)
+def session_of(recording: Recording, graph: Any, work: str, memory: Memory) -> Session:
+    """The forward pass, forward and backward, or a training iteration, fed and ready.
+
+    Args:
+        memory: parameters, which keep what an earlier session of the net has filled them with.
+    """
+    device = memory.device
     if work == "train":
         solver = schema.SolverParameter(base_lr=0.001, lr_policy="fixed", momentum=0.9, weight_decay=0.0005)
         training = compile_training(graph, solver)
@@ -150,7 +168,7 @@ def session_of(recording: Recording, graph: Any, work: str, device: Device) -> S
     else:
         program = forward_program(recording) if work == "forward" else forward_backward(recording)
     initialise(recording, memory, seed=0)
-    session = Session(program, device, memory)
+    session = Session(program, device, memory, frozen=work == "forward")
     for name, value in values(recording).items():
         device.write(session.feeds[name], value)
     if work == "train":
@@ -158,9 +176,19 @@ def session_of(recording: Recording, graph: Any, work: str, device: Device) -> S
     return session
 
 
-def time_netrun(row: Row, session: Session, rounds: int) -> None:
-    """Fill in the row: wall time a round, and what the GPU was busy for."""
+BLOCKED = 64 << 20
+"""Bytes that are copied again and again to keep the GPU busy: 30 microseconds and more each time."""
+
+
+def time_netrun(row: Row, session: Session, rounds: int, besides: int = 0) -> None:
+    """Fill in the row: wall time a round, and what the GPU is busy for if it never waits for the host.
+
+    Args:
+        besides: bytes of device memory that have nothing to do with it.
+    """
     device: Any = session.device
+    if hasattr(device, "xp"):
+        device.xp.get_default_memory_pool().free_all_blocks()  # what tuning has left
     for _ in range(3):  # call by call, the capture, a replay
         session.run()
     device.synchronize()
@@ -172,16 +200,25 @@ def time_netrun(row: Row, session: Session, rounds: int) -> None:
     row.planned_mib = session.plan.total / 2**20
     if not hasattr(device, "xp"):
         return
-    events = [device.xp.cuda.Event() for _ in range(rounds + 1)]
-    events[0].record(device.stream)
-    for event in events[1:]:
-        session.run()
-        event.record(device.stream)
-    device.synchronize()
-    pairs = pairwise(events)
-    row.gpu = statistics.median(float(device.xp.cuda.get_elapsed_time(a, b)) for a, b in pairs)
+    row.peak_mib = (device.xp.get_default_memory_pool().total_bytes() - besides) / 2**20
+    a, b = (device.array(device.allocate(BLOCKED), 0, Spec((BLOCKED,), "uint8")) for _ in range(2))
+    block = device.launcher.copy(a, b)
+    for count in (200, 2000):  # one after another while the host lines up rounds behind them
+        events = [device.xp.cuda.Event() for _ in range(min(rounds, 30) + 1)]
+        for _ in range(count):
+            block()
+        events[0].record(device.stream)
+        for event in events[1:]:
+            session.run()
+            event.record(device.stream)
+        waited = not events[0].done
+        device.synchronize()
+        if waited:
+            break
+    else:
+        row.notes.append("GPU time: the host was not ahead")
+    row.gpu = statistics.median(float(device.xp.cuda.get_elapsed_time(x, y)) for x, y in pairwise(events))
     row.overhead = 100 * (row.netrun - row.gpu) / row.gpu
-    row.peak_mib = device.xp.get_default_memory_pool().total_bytes() / 2**20
 
 
 # ------------------------------------------------------------------------------------------------------------- PyTorch
@@ -194,7 +231,12 @@ def time_torch(row: Row, recording: Recording, compiled: bool, rounds: int, devi
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     place = torch.device("cuda" if device.startswith("cuda") else "cpu")
-    net = TorchNet(recording).to(place).to(memory_format=torch.channels_last)
+    if compiled:
+        import torch._dynamo  # not before: it takes seconds
+
+        torch._dynamo.reset()  # every net is the same class: after eight of them it would give up and run eagerly
+    with place:
+        net = TorchNet(recording).to(memory_format=torch.channels_last)
     net.train(row.work != "forward")
     fed = {}
     for name, value in values(recording).items():
@@ -235,7 +277,12 @@ def time_torch(row: Row, recording: Recording, compiled: bool, rounds: int, devi
         row.eager = spent
         if place.type == "cuda":
             row.torch_mib = torch.cuda.max_memory_allocated() / 2**20
-    if place.type == "cuda":
+
+
+def freed_torch() -> None:
+    """Give PyTorch's memory back, if PyTorch is here at all."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
@@ -282,9 +329,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--again", action="store_true", help="go on with the rows of --out that are not measured yet")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + args.seconds
+    ends = float(os.environ.setdefault("NETRUN_BENCH_ENDS", str(time.time() + args.seconds)))
     device: Any = open_device(args.device)
     rows = [
         Row(name, args.batch or NETS[name][1], precision, work)
@@ -294,6 +342,10 @@ def main() -> None:
         # these files have no loss
         if work != "train" or name not in ("alexnet", "overfeat", "vgg_a", "googlenet", *WRITTEN)
     ]
+    if args.again:
+        rows = [Row(**values) for values in json.loads((args.out / "rows.json").read_text())]
+    memories: dict[str, Memory] = {}
+    held: Counter[str] = Counter()
 
     def write() -> None:
         """After every measurement: whoever ends this for lack of time still has all that was measured."""
@@ -301,22 +353,36 @@ def main() -> None:
         (args.out / "table.md").write_text("\n".join(table(rows)) + "\n")
 
     def measure(row: Row, what: str) -> None:
-        if time.monotonic() > deadline:
+        if what in row.done:
+            return
+        if time.time() > ends:
             row.notes.append(f"{what} not measured: out of time")
             return
-        rounds = args.rounds or ROUNDS.get(row.net, 20)
+        rounds = args.rounds or ROUNDS.get(row.net, 10)
 
         def action() -> None:
-            recording = recorded(row.net, row.batch, row.precision if what == "netrun" else "FP32")
+            recording = recorded(row.net, row.batch, row.precision if what == "netrun" else "FP32", row.work)
             if what == "netrun":
-                time_netrun(row, session_of(recording, recording.graph, row.work, device), rounds)
+                memory = memories.setdefault(row.net, Memory(device))
+                others = sum(held[net] for net in memories if net != row.net)
+                session = session_of(recording, recording.graph, row.work, memory)
+                time_netrun(row, session, rounds, others)
+                held[row.net] = sum(t.spec.nbytes for t in session.program.tensors() if t.kind in SHARED)
             else:
                 time_torch(row, recording, what == "compile", rounds, args.device)
 
+        row.done.append(what)
         guarded(row, what, action)
         print(json.dumps(asdict(row)), flush=True)
         write()
         gc.collect()
+        try:
+            freed_torch()
+            device.synchronize()
+        except Exception:  # whatever CUDA reports now, it reports for ever in this process
+            print("the GPU is lost to this process; another goes on", flush=True)
+            again = [] if args.again else ["--again"]
+            os.execv(sys.executable, [sys.executable, *sys.argv, *again])
         if hasattr(device, "xp"):
             device.xp.get_default_memory_pool().free_all_blocks()  # the other side shall have them
 
@@ -328,6 +394,7 @@ def main() -> None:
             measure(row, "eager")
     for row in rows if not (args.no_torch or args.no_compile) else []:
         measure(row, "compile")
+    write()
 
 
 if __name__ == "__main__":

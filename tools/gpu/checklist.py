@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from layers_cuda import batch
 from layers_cuda.blas import Product
 from layers_cuda.device import describe
 from layers_cuda.dnn import Problem
@@ -27,6 +28,7 @@ from layers_cuda.launch import Kernel
 from layers_cuda.plans import CAP
 from layers_cuda.precision import PRECISIONS
 from netrun.device import open_device
+from netrun.errors import DeviceError
 from netrun.kernels import OPS
 from netrun.program import Call
 from netrun.types import Spec, Tensor
@@ -187,9 +189,15 @@ def _(device: Any, args: argparse.Namespace) -> None:
             for kind in ("fprop", "dgrad", "wgrad"):
                 for tensor in (True, False) if dtype == "float32" else (True,):
                     asked = replace(problem(shape, 64, kind, dtype), tensor=tensor)
-                    times = [device._measure(plan) for plan in islice(device.dnn.plans(asked, CAP), 12)]
-                    strict = "" if tensor else " strict"
-                    line.append(f"{kind}{strict} {times[0]:.0f} -> {min(times):.0f} us")
+                    times, failed = [], 0
+                    for plan in islice(device.dnn.plans(asked, CAP), 12):
+                        try:
+                            times.append(device._measure(plan))
+                        except DeviceError as error:
+                            failed += 1
+                            print(f"  engine {plan.engine} was made and does not run: {error}")
+                    what = f"{kind}{'' if tensor else ' strict'}{f' ({failed} fail)' if failed else ''}"
+                    line.append(f"{what} {times[0]:.0f} -> {min(times):.0f} us" if times else f"{what} none")
             print(f"  {shape} {dtype}: " + "; ".join(line), flush=True)
 
 
@@ -223,6 +231,32 @@ def _(device: Any, args: argparse.Namespace) -> None:
     home = device.array(device.allocate(batch.nbytes), 0, Spec(batch.shape))
     host, gpu = microseconds(device, lambda: device.write(home, batch), 20)
     print(f"  upload of 64 MiB: host {host / 1e3:.2f} ms, {batch.nbytes / gpu / 1e3:.1f} GB/s")
+
+
+@item("memory bandwidth: sums and moments over all but the channels, channels last and plain")
+def _(device: Any, args: argparse.Namespace) -> None:
+    for shape in ((256, 56, 56, 64), (256, 56, 56, 256), (256, 7, 7, 2048), (256, 64, 56, 56), (256, 2048, 7, 7)):
+        last = shape[1] == shape[2]
+        axes = (0, 1, 2) if last else (0, 2, 3)
+        kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+        for dtype in ("float32", "bfloat16"):
+            spec = Spec(shape, dtype)
+            x, d = (device.array(device.allocate(spec.nbytes), 0, spec) for _ in range(2))
+            a, b, c = (device.array(device.allocate(4 * max(kept)), 0, Spec(kept)) for _ in range(3))
+            room = device.allocate(batch.scratch_bytes(device, shape, [shape, shape], axes))
+            tensor = Tensor("x", spec)
+            call = Call(OPS["reduce"], ((tensor,), Tensor("a", Spec(kept))),
+                        {"expr": "a", "how": "sum", "axes": axes}, "")  # fmt: skip
+            steps = {
+                "reduce": (1, device.bind(call, [(x,), a], device.allocate(max(device.workspace(call), 1)))),
+                "moments": (1, batch.moments(device, x, a, b, c, axes, 1e-5, room)),
+                "sums": (2, batch.sums(device, [x, d], a, b, "a", "b", axes, room)),
+            }
+            line = []
+            for name, (passes, step) in steps.items():
+                _, gpu = microseconds(device, step, 20)
+                line.append(f"{name} {gpu:.0f} us, {passes * spec.nbytes / gpu / 1e6:.2f} TB/s")
+            print(f"  {shape} {dtype}: " + "; ".join(line), flush=True)
 
 
 def main() -> int:
