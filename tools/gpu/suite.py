@@ -29,7 +29,8 @@ def main() -> int:
     for i, log in enumerate(logs, 1):
         command = [sys.executable, "-m", "pytest", "--device", args.device, "--shard", f"{i}/{args.jobs}"]
         with log.open("w") as out:
-            options = ["-q", "-p", "no:cacheprovider", "-rfE", *more]
+            # -v: who is killed for lack of time has said what failed until then
+            options = ["-v", "--tb=short", "-p", "no:cacheprovider", "-rfE", *more]
             runs.append(subprocess.Popen([*command, *options], stdout=out, stderr=subprocess.STDOUT, env=environment))
     codes = [run.wait() for run in runs]
     for code, log in zip(codes, logs, strict=True):
