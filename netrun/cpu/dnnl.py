@@ -106,6 +106,7 @@ class Library:
         self.execute = self._c.dnnl_primitive_execute
         self.execute.argtypes = (c_void_p, c_void_p, c_int, c_void_p)
         self.execute.restype = _done
+        self.threads, self.use_threads = self._c.omp_get_max_threads, self._c.omp_set_num_threads  # of its libgomp
         self.engine, self.stream = c_void_p(), c_void_p()
         self._check(self._c.dnnl_engine_create(byref(self.engine), 1, c_size_t(0)), "engine")
         self._check(self._c.dnnl_stream_create(byref(self.stream), self.engine, 1), "stream")
@@ -270,6 +271,8 @@ def _c(value: Any) -> Any:
         return value.value
     if isinstance(value, float):
         return c_float(value)
+    if isinstance(value, int):  # of a 32-bit one on the stack the upper half would be anything, and some are lengths
+        return c_int64(value)
     if isinstance(value, (list, tuple)):
         return (c_void_p * len(value))(*(v.value.value for v in value))
     return value

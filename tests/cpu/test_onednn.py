@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 from itertools import pairwise
 from typing import Any
@@ -15,9 +16,10 @@ from netrun.cpu import dnnl, layouts, onednn_conv
 from netrun.cpu.fast import Fast
 from netrun.cpu.reference import Reference
 from netrun.expression import rule
-from netrun.program import Program, Recorder
+from netrun.kernels import OPS
+from netrun.program import Call, Program, Recorder
 from netrun.session import Memory, Session
-from netrun.types import PLAIN, Spec, Window
+from netrun.types import PLAIN, Spec, Tensor, Window
 
 needs_library = pytest.mark.skipif(dnnl.library() is None, reason=f"no oneDNN here: {dnnl.reason()}")
 
@@ -199,3 +201,16 @@ def test_channels_last_windows_run_in_the_fastest_implementation(kernel: int, na
         pytest.skip(f"the library begins with {offered[0]} here")
     picked = lib.implementation(c.best(lambda mx, my: c.forward(mx, my, bias=True)))
     assert picked == (name if name in offered else offered[0])
+
+
+@needs_library
+def test_lengths_reach_the_library_whole() -> None:
+    """The size of an LRN is a 64-bit argument on the stack, where half of one would leave the rest to chance."""
+    assert isinstance(dnnl._c(5), ctypes.c_int64)
+    spec, kept = Spec((2, 32, 7, 7), layout="last"), Spec((2, 32, 7, 7), layout=layouts.work(0))
+    attributes = {"size": 5, "alpha": 1e-2, "beta": 0.75, "k": 1.0}
+    for _ in range(20):
+        recipes = Fast().recipes
+        assert recipes is not None
+        args = Tensor("x", spec), Tensor("y", spec), Tensor("scale", kept)
+        assert recipes.of(Call(OPS["lrn"], args, attributes, "")) is not None
