@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..kernels import OPS, Argument, Op
+from ..kernels import CHANGES, OPS, Argument, Op
 from ..program import Call
 from ..types import Tensor
 from . import (
@@ -19,6 +19,7 @@ from . import (
     onednn_pointwise,
     onednn_products,
     onednn_spatial,
+    onednn_update,
     onednn_winograd,
 )
 from .dnnl import Library, Unsupported
@@ -84,7 +85,7 @@ BUILDERS: Mapping[str, Builder] = {
     "normalize": onednn_norm.normalize, "normalize_grad": onednn_norm.normalize_grad,
     "batch_norm": onednn_norm.batch_norm, "batch_norm_grad": onednn_norm.batch_norm_grad,
     "copy": _copy, "concat": onednn_spatial.concat, "slice": onednn_spatial.slice_,
-    "pointwise": onednn_pointwise.pointwise,
+    "pointwise": onednn_pointwise.pointwise, "update": onednn_update.update,
 }  # fmt: skip
 """Kernel name -> function that builds its recipe."""
 
@@ -102,7 +103,7 @@ class Recipes:
     def of(self, call: Call) -> Recipe | None:
         """The recipe of a call; None where NumPy runs it."""
         builder = BUILDERS.get(call.op.name)
-        if builder is None:
+        if builder is None or (call.op.name in CHANGES and _overlapping(call)):
             return None
         key = _key(call)
         if key not in self._made:
@@ -116,6 +117,12 @@ class Recipes:
             return builder(self.lib, call)
         except Unsupported:
             return None
+
+
+def _overlapping(call: Call) -> bool:
+    """Whether memory that the call changes is another argument of it as well: a recipe sees specs alone."""
+    roots = [t.root for t in call.tensors()]
+    return any(roots.count(t.root) > 1 for t in call.writes())
 
 
 def _plain(call: Call) -> bool:

@@ -43,11 +43,15 @@ class Execution(partial):  # type: ignore[type-arg]
 class Recipe:
     """Steps of one kernel. ``scratch`` is how many bytes of scratch they need together."""
 
+    alone = False
+    """Whether the steps run in the calling thread only: on small arrays, where waking the others would take longest."""
+
     def __init__(self, lib: Library) -> None:
         self.lib = lib
         self._areas = 0
         self._pad = 0
         self._constants: list[npt.NDArray[np.float32]] = []
+        self._primitives: dict[Handle, Handle] = {}
         self._steps: list[tuple[Handle, list[tuple[int, Operand]], Handle] | Callable[..., Any]] = []
 
     @property
@@ -75,7 +79,9 @@ class Recipe:
         """Add a primitive with its operands by the library's argument numbers."""
         pad = self.lib.query(pd, dnnl.SCRATCHPAD)
         self._pad = max(self._pad, -(-self.lib.nbytes(pad) // LINE) * LINE)
-        self._steps.append((self.lib.primitive(pd), list(operands.items()), pad))
+        if pd not in self._primitives:  # one may run on several parts of an array
+            self._primitives[pd] = self.lib.primitive(pd)
+        self._steps.append((self._primitives[pd], list(operands.items()), pad))
 
     def host(self, make: Callable[[Callable[[Operand], int], Mapping[str, Any]], Callable[[], Any]]) -> None:
         """Add a step in Python: ``make`` gets the addresses of operands and the arrays by name, and gives the step."""
@@ -120,7 +126,8 @@ class Recipe:
             primitive, operands, pad = step
             named = [*operands, (dnnl.SCRATCHPAD, Operand(pad, ("", self._areas)))]
             bound.append(self._execution(primitive, [(n, o.md, address(o)) for n, o in named], keep))
-        return bound[0] if len(bound) == 1 else chain(bound)
+        step = bound[0] if len(bound) == 1 else chain(bound)
+        return _alone(self.lib, step) if self.alone else step
 
     def _execution(self, primitive: Handle, named: list[tuple[int, Handle, int]], keep: Any) -> Execution:
         lib = self.lib
@@ -132,3 +139,18 @@ class Recipe:
         step = Execution(lib.execute, primitive.value, lib.stream, count, args)
         step.keep = (primitive, memories, keep, lib)
         return step
+
+
+def _alone(lib: Library, step: Callable[[], Any]) -> Callable[[], None]:
+    """The step without the library's other threads. How many there are is a setting of the calling thread."""
+    threads, use = lib.threads, lib.use_threads
+
+    def run() -> None:
+        before = threads()
+        use(1)
+        try:
+            step()
+        finally:
+            use(before)
+
+    return run
