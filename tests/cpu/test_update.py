@@ -174,7 +174,7 @@ def test_the_rest_stays_as_it_was(name: str) -> None:
 @needs_library
 @pytest.mark.parametrize("name", ["decay", "Nesterov"])
 def test_chunks_and_threads_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    call = called(RULES[name], (7, 100, 751))
+    call = called(RULES[name], (7, 100, 501))
     device = Fast()
     recipe = recipe_of(call)
     assert recipe is not None
