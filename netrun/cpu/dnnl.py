@@ -11,7 +11,7 @@ import ctypes
 import importlib.metadata
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,6 +23,8 @@ WHEEL = "onednn-cpu-gomp"
 MAJOR = 3
 MAX_AXES = 12
 Dims = c_int64 * MAX_AXES
+BODY = ctypes.CFUNCTYPE(None, c_void_p)
+"""A function that several threads run at the same time."""
 
 # ----------------------------------------------------------------------------------------------- numbers of the headers
 BF16, F32, S32, U8 = 2, 3, 4, 6
@@ -118,6 +120,17 @@ class Library:
         self._c.dnnl_version.restype = POINTER(Version)
         found = self._c.dnnl_version().contents
         return found.major, found.minor, found.patch
+
+    @cached_property
+    def threads(self) -> tuple[Callable[..., None], Callable[[], int]] | None:
+        """(run(body, None, 0, 0), number of the calling thread): ``body``, a BODY, in all threads that the library's
+        primitives use, by libgomp's own entries; None where the library has other threads."""
+        try:
+            run, number = self._c.GOMP_parallel, ctypes.PyDLL(self.path).omp_get_thread_num
+        except AttributeError:
+            return None
+        run.argtypes, run.restype = (BODY, c_void_p, ctypes.c_uint, ctypes.c_uint), None
+        return run, number
 
     @staticmethod
     def _check(status: int, what: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .dnnl import cores
+from .dnnl import BODY, cores, library
 from .memory import chain
 
 Step = Callable[[], Any]
@@ -50,15 +50,20 @@ class _Mate(threading.Thread):
             raise self._failed
 
 
+_busy = threading.Lock()
+"""Held while several threads work: one that finds it taken works alone."""
+
+
 class _Team:
+    """Threads of our own, where there is no library."""
+
     def __init__(self) -> None:
         self._mates: list[_Mate] = []
         self._process = 0
-        self._busy = threading.Lock()
 
     def run(self, shares: Sequence[Step]) -> None:
         """All shares, the first in this thread. Where the team is at work for another thread, one after another."""
-        if not self._busy.acquire(blocking=False):
+        if not _busy.acquire(blocking=False):
             for share in shares:
                 share()
             return
@@ -76,10 +81,48 @@ class _Team:
                 for mate, _ in asked:
                     mate.wait()
         finally:
-            self._busy.release()
+            _busy.release()
 
 
 _team = _Team()
+
+
+class _Shares:
+    """Steps for the threads of the library's primitives, which wait for the next of those anyway: no other threads that
+    have to be woken while these turn around on their cores."""
+
+    def __init__(self, rows: Sequence[Step], run: Callable[..., None], number: Callable[[], int]) -> None:
+        self._rows, self._run, self._number = rows, run, number
+        self._left: set[int] = set()
+        self._failed: list[BaseException] = []
+        self._body = BODY(self._part)
+
+    def _part(self, _: Any) -> None:
+        number = self._number()
+        if number in self._left:
+            self._left.discard(number)
+            try:
+                with np.errstate(all="ignore"):  # as host.Quiet; what NumPy warns of is set for each thread
+                    self._rows[number]()
+            except BaseException as error:  # no exception crosses C
+                self._failed.append(error)
+
+    def __call__(self) -> None:
+        if not _busy.acquire(blocking=False):
+            for row in self._rows:
+                row()
+            return
+        try:
+            self._left.update(range(len(self._rows)))
+            self._failed.clear()
+            self._run(self._body, None, 0, 0)
+            while self._left:  # there are fewer threads than shares
+                self._rows[self._left.pop()]()
+            if self._failed:
+                raise self._failed.pop()
+        finally:
+            self._left.clear()
+            _busy.release()
 
 
 def sharers(elements: int) -> int:
@@ -92,4 +135,7 @@ def together(shares: Sequence[Sequence[Step]]) -> Step:
     rows = [chain(list(steps)) for steps in shares if steps]
     if len(rows) < 2:
         return rows[0] if rows else chain([])
-    return lambda: _team.run(rows)
+    lib = library()
+    if lib is None or lib.threads is None:
+        return lambda: _team.run(rows)
+    return _Shares(rows, *lib.threads)
