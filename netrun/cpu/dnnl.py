@@ -122,7 +122,7 @@ class Library:
         return found.major, found.minor, found.patch
 
     @cached_property
-    def threads(self) -> tuple[Callable[..., None], Callable[[], int]] | None:
+    def parallel(self) -> tuple[Callable[..., None], Callable[[], int]] | None:
         """(run(body, None, 0, 0), number of the calling thread): ``body``, a BODY, in all threads that the library's
         primitives use, by libgomp's own entries; None where the library has other threads."""
         try:

@@ -136,6 +136,6 @@ def together(shares: Sequence[Sequence[Step]]) -> Step:
     if len(rows) < 2:
         return rows[0] if rows else chain([])
     lib = library()
-    if lib is None or lib.threads is None:
+    if lib is None or lib.parallel is None:
         return lambda: _team.run(rows)
-    return _Shares(rows, *lib.threads)
+    return _Shares(rows, *lib.parallel)
