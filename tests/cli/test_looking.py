@@ -119,9 +119,9 @@ def test_check_as_json(run: Any, folder: Path) -> None:
 
 def test_check_takes_less_than_a_second(run: Any) -> None:
     paths = sorted(map(str, CONFIGS.rglob("*.prototxt")))
-    start = time.perf_counter()
+    start = time.process_time()
     assert run("check", *paths).code == 0
-    assert time.perf_counter() - start < len(paths) * 0.5
+    assert time.process_time() - start < len(paths) * 0.5
 
 
 # ------------------------------------------------------------------------------------------------------------ summary

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +92,14 @@ def test_results_that_cannot_be_written_are_an_error(folder: Path) -> None:
 
 
 def test_help_is_quick() -> None:
+    """By the processor's time, from the start of the interpreter: how busy the machine is does not count."""
+    tell = "import atexit, sys, time; atexit.register(lambda: print(time.process_time(), file=sys.stderr))"
+    code = f"{tell}; from netrun.cli import main; sys.exit(main(['train', '--help']))"
+
     def once() -> float:
-        start = time.perf_counter()
-        assert netrun("train", "--help").returncode == 0
-        return time.perf_counter() - start
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert "example" in found.stdout
+        return float(found.stderr)
 
     assert min(once() for _ in range(5)) < 0.2
 
