@@ -101,6 +101,7 @@ class Program:
     device that prepares it may compute and store in. ``visible``: kept tensors that somebody may read and write
     between the calls of one layer and those of the next, which may run alone; a device may have them in a form of its
     own, and then says in ``homes`` where. ``scales``: those that hold a multiple of what is seen, and the number.
+    ``batch``: how many samples a run takes; 0 where nobody knows.
     """
 
     calls: tuple[Call, ...]
@@ -112,6 +113,7 @@ class Program:
     visible: frozenset[Tensor] = frozenset()
     homes: Mapping[Tensor, Home] = field(default_factory=dict)
     scales: Mapping[Tensor, Tensor] = field(default_factory=dict)
+    batch: int = 0
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that owns memory, in order of first use."""

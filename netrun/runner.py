@@ -257,8 +257,7 @@ def kept(recording: Recording) -> frozenset[Tensor]:
 
 def forward_program(recording: Recording) -> Program:
     """The forward pass alone, with only the outputs kept."""
-    calls, numerics = tuple(recording.forward), recording.graph.numerics
-    return Program(calls, recording.feeds, kept(recording), recording.initial, numerics=numerics)
+    return recording.program(recording.forward, kept(recording))
 
 
 def open_forward(recording: Recording, device: Device, memory: Memory, *, frozen: bool = False) -> Session:

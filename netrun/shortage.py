@@ -55,7 +55,7 @@ def largest(calls: Iterable[Call], count: int = LARGEST) -> list[str]:
 
 def _offers(program: Program, planned: Plan, device: Device, free: int | None) -> Iterator[tuple[str, str]]:
     """Changes of a run that make it smaller, as a person writes them, and what each comes to."""
-    batch = next((t.shape[0] for t in program.feeds.values() if t.shape), 1)
+    batch = program.batch
     feeds = sum(t.spec.nbytes for t in program.feeds.values())
     growing = planned.arena + planned.scratch + feeds
     fixed = planned.total - growing

@@ -112,11 +112,10 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
         start = len(recorder.calls)
     record_update(recorder, gradients, result, solver)
     calls = tuple(recorder.calls)
-    feeds = recording.feeds
     if solver.iter_size > 1:
         calls, update = calls[:start], calls[start:]
         result.update = Program(update, numerics=graph.numerics)
-    result.step = Program(calls, feeds, frozenset(keeps), recording.initial, numerics=graph.numerics, **shown)
+    result.step = recording.program(calls, keeps, **shown)
     if solver.recompute:
         result.step = recompute(result.step)
     return result

@@ -185,13 +185,11 @@ def compile_whole(graph: Graph, both_ways: bool = True) -> Whole:
     keeps |= _crossing(recorder.calls)
     apart = _apart(graph.nodes, recording, gradients)
     outputs = {recording.tensors[value] for _, value in graph.outputs}
-    program = Program(
-        tuple(recorder.calls),
-        recording.feeds,
-        frozenset(keeps),
-        recording.initial if scale is None else {**recording.initial, scale: np.float32(UNWATCHED)},
-        apart,
-        graph.numerics,
+    program = recording.program(
+        recorder.calls,
+        keeps,
+        initial=recording.initial if scale is None else {**recording.initial, scale: np.float32(UNWATCHED)},
+        apart=apart,
         visible=frozenset(keeps - outputs - {recording.loss}),
         scales={} if scale is None else {g: scale for g in gradients.values() if g in keeps},
     )

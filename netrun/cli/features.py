@@ -45,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     def compiled(graph: Graph) -> tuple[Recording, Program]:
         made = record(graph)
-        keeps = frozenset(made.blob(name) for name in names)
-        return made, Program(tuple(made.forward), made.feeds, keeps, made.initial, numerics=graph.numerics)
+        return made, made.program(made.forward, (made.blob(name) for name in names))
 
     recording, program = compiled(graph)
     tensors = {name: recording.blob(name) for name in names}

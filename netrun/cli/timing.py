@@ -205,8 +205,7 @@ def forward_backward(recording: Recording) -> Program:
             seeds.append((recording.tensors[value], Tensor(f"{name}' given", value.spec, "control")))
     found = backward(recording.recorder, recording.forward, roots, losses=recording.losses, seeds=seeds)
     gradients = {found[t] for t in roots if t in found}
-    calls, numerics = tuple(recording.recorder.calls), recording.graph.numerics
-    return Program(calls, recording.feeds, kept(recording) | gradients, recording.initial, numerics=numerics)
+    return recording.program(recording.recorder.calls, kept(recording) | gradients)
 
 
 def _ms(seconds: float, count: int) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import NetrunError, ShapeError
 from ..expression import letters, parse, text_of
-from ..program import Call, Recorder
+from ..program import Call, Program, Recorder
 from ..types import Kind, Spec, Tensor
 from .nodes import Graph, Node, Value
 from .sharing import Parameter
@@ -39,6 +40,12 @@ class Recording:
     def feeds(self) -> dict[str, Tensor]:
         """What the host writes, by blob name."""
         return {v.blob: self.tensors[v] for v in self.graph.inputs}
+
+    def program(self, calls: Iterable[Call], keeps: Iterable[Tensor], **more: Any) -> Program:
+        """Calls on the tensors of this net as a program that keeps some of them; ``more`` of its fields by name."""
+        numerics, batch = self.graph.numerics, self.graph.batch
+        fields = {"initial": self.initial, "numerics": numerics, "batch": batch, **more}
+        return Program(tuple(calls), self.feeds, frozenset(keeps), **fields)
 
     def blob(self, name: str) -> Tensor:
         """The last version of a blob."""
