@@ -16,7 +16,7 @@ def report(solver: Solver) -> None:
     recording = training.recording
 
     def mean(array: Any) -> float:
-        return float(np.abs(array).mean()) if array.size else 0.0
+        return float(np.abs(array).mean(dtype=np.float64)) if array.size else 0.0
 
     for node in recording.graph.nodes:
         for value in node.tops:
