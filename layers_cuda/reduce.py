@@ -14,7 +14,7 @@ from netrun.program import Call
 from netrun.types import Shape, Spec
 
 from .expressions import cuda_expression
-from .geometry import Axes, Defines, fold, groups_of, indices, real_defines, real_of
+from .geometry import VECTOR, Axes, Defines, aligned, fold, groups_of, indices, real_defines, real_of
 from .launch import BLOCK, CTYPES, Kernel, Step, nothing, sequence
 from .pointwise import expression, inputs
 
@@ -104,7 +104,8 @@ def reduction(device: Cuda, xs: Sequence[Any], y: Any, expr: str, how: str, axes
     whole = np.broadcast_shapes(*(x.shape for x in xs))
     if 0 in whole:  # a sum of nothing
         return device.launcher.zero(y)
-    plan = layout(whole, [x.shape for x in xs], axes, device.launcher.processors)
+    vector = VECTOR if aligned(xs) else 1
+    plan = layout(whole, [x.shape for x in xs], axes, device.launcher.processors, vector)
     if plan is None:
         return expression(device, [x.reshape(_extended(x.shape, len(whole))) for x in xs], y.reshape(whole), expr)
     dtypes, count = [x.dtype.name for x in xs], plan.axes.count
@@ -112,6 +113,7 @@ def reduction(device: Cuda, xs: Sequence[Any], y: Any, expr: str, how: str, axes
     common = (
         *real_defines(real, count, y.dtype.name, *dtypes),
         *plan.defines(),
+        ("V", str(plan.wide)),
         ("INPUTS(X)", inputs(letters(len(xs)), dtypes, plan.axes.masks)),
         ("OUT", CTYPES[y.dtype.name]),
         ("EXPR", cuda_expression(expr)),
@@ -133,10 +135,12 @@ def _extended(shape: Shape, rank: int) -> Shape:
 
 
 def scratch_bytes(device: Cuda, shapes: Sequence[Shape], axes: Shape) -> int:
-    """Bytes of the partial results of ``reduction``."""
+    """Bytes of the partial results of ``reduction``, whether or not several results at once can be taken."""
     whole = np.broadcast_shapes(*shapes)
-    plan = None if 0 in whole else layout(whole, shapes, axes, device.launcher.processors)
-    return plan.rows * plan.outputs * 8 if plan and plan.rows > 1 else 0
+    if 0 in whole:
+        return 0
+    plans = [layout(whole, shapes, axes, device.launcher.processors, vector) for vector in (1, VECTOR)]
+    return max(plan.rows * plan.outputs * 8 if plan and plan.rows > 1 else 0 for plan in plans)
 
 
 def workspace(device: Cuda, call: Call) -> int:

@@ -4,6 +4,7 @@
 // KEPT             the axes that stay (axes.cuh); at least one does not
 // HOW              Sum or Max;  START  what it begins with
 // LANES, COLUMNS   lanes.cuh
+// V                results of one thread, which lie side by side: more than 1 only where COLUMNS is 1
 //
 // blockIdx.y cuts the walked elements into chunks. With one chunk the result goes to y, else to row blockIdx.y of
 // partial, and reduce_partial merges the rows in order.
@@ -12,30 +13,42 @@
 #include "axes.cuh"
 #include "lanes.cuh"
 
+#define INNER_BIT(mask) ((mask) >> (RANK - 1) & 1)
 #define PARAMETER(name, type, mask) const type *__restrict__ in_##name,
-#define PICK(name, type, mask) const R v_##name = to<R>(in_##name[offset<mask>(at, size)]);
+#define LOAD(name, type, mask) \
+  const Pack<type, V> pack_##name = load<V, (INNER_BIT(mask) != 0)>(in_##name + offset<mask>(at, size));
+#define PICK(name, type, mask) const R v_##name = to<R>(pack_##name.v[v]);
 
 extern "C" __global__ void reduce(INPUTS(PARAMETER) OUT *__restrict__ y, R *__restrict__ partial, const I outputs,
                                   const I length, const I chunk AXES(AXIS_PARAMETER)) {
   __shared__ R shared[THREADS];
   const I size[] = {AXES(AXIS_SIZE)};
-  const I o = (I)blockIdx.x * GROUPS + group();
+  const I o = ((I)blockIdx.x * GROUPS + group()) * V;
   const I begin = (I)blockIdx.y * chunk, end = length - begin < chunk ? length : begin + chunk;
-  R all = START;
+  R all[V];
+#pragma unroll
+  for (int v = 0; v < V; ++v) all[v] = START;
   if (o < outputs) {
     I at[RANK];
     locate<(KEPT)>(o, size, at);
     walk(begin + lane(), end, (I)LANES, size, at, [&] {
-      INPUTS(PICK)
-      all = HOW()(all, (R)(EXPR));
+      INPUTS(LOAD)
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        INPUTS(PICK)
+        all[v] = HOW()(all[v], (R)(EXPR));
+      }
     });
   }
-  all = across_lanes(all, shared, HOW());
-  if (lane() != 0 || o >= outputs) return;
-  if (gridDim.y == 1) {
-    y[o] = to<OUT>(all);
-  } else {
-    partial[(I)blockIdx.y * outputs + o] = all;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    const R found = across_lanes(all[v], shared, HOW());
+    if (lane() != 0 || o >= outputs) continue;
+    if (gridDim.y == 1) {
+      y[o + v] = to<OUT>(found);
+    } else {
+      partial[(I)blockIdx.y * outputs + o + v] = found;
+    }
   }
 }
 
