@@ -143,6 +143,8 @@ class _Layouts:
             if t.root in group or t.root in weight:
                 if t.root not in written:
                     return self._last(t.root)
+                if t.root in weight and _flat(t.root):
+                    return t.root.view(forth(t.shape))  # the same bytes
                 made = Tensor(t.root.name, replace(t.root.spec, shape=forth(t.shape)), _kind(t.root))
                 if t.root in weight or not self._inside(t.root):
                     after.append(Call(OPS["transpose"], (made, t.root), {"axes": _back(rank)}, call.origin))
@@ -202,7 +204,7 @@ class _Layouts:
         return self._version(t.root, native, _back(len(native.shape)), t.root.shape).view(t.shape)
 
     def _version(self, root: Tensor, source: Tensor, axes: Shape, shape: Shape) -> Tensor:
-        if root.shape[1] == 1 or math.prod(root.shape[2:]) == 1:
+        if _flat(root):
             return source.view(shape)  # the same bytes
         key = root, source is root, for_whom(self.program, root, self._origin)
         if key not in self._versions:
@@ -210,6 +212,11 @@ class _Layouts:
             self._calls.append(Call(OPS["transpose"], (source, made), {"axes": axes}, self._origin))
             self._versions[key] = made
         return self._versions[key]
+
+
+def _flat(root: Tensor) -> bool:
+    """Whether N C S and N S C are the same bytes."""
+    return root.shape[1] == 1 or math.prod(root.shape[2:]) == 1
 
 
 def _told(call: Call) -> Call:

@@ -1,9 +1,12 @@
-"""The updates of many parameters as few launches: a net has one update a parameter, and most follow the same rule."""
+"""The updates of many parameters as few launches: a net has one update a parameter, and most follow the same rule. So
+have casts between element types, where several follow one another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from netrun.expression import rule
 
 from .capture import Bound
 from .launch import Step
@@ -13,30 +16,68 @@ if TYPE_CHECKING:
     from .device import Cuda
 
 
+CAST = rule(["x"], ["y"], "y = x")
+"""A cast as an update, many of which are one launch."""
+
+
 def merged(device: Cuda, steps: Sequence[Step]) -> list[Step]:
-    """The steps with each stretch of updates grouped by rule, where the order within the stretch does not matter."""
+    """The steps with each stretch of updates, and of casts, grouped where their order does not matter."""
     found: list[Step] = []
     stretch: list[Bound] = []
+    now = ""
     for step in steps:
-        if isinstance(step, Bound) and step.call.op.name == "update":
+        kind = _kind(step)
+        if kind != now or (kind == "copy" and isinstance(step, Bound) and not _apart(stretch, step)):
+            found += _grouped(device, stretch)
+            stretch = []
+        now = kind
+        if kind and isinstance(step, Bound):
             stretch.append(step)
-            continue
-        found += [*_grouped(device, stretch), step]
-        stretch = []
+        else:
+            found.append(step)
     return found + _grouped(device, stretch)
 
 
+def _kind(step: Step) -> str:
+    """ "update", "copy" for a cast, or "" for anything else."""
+    if not isinstance(step, Bound):
+        return ""
+    name = step.call.op.name
+    cast = name == "copy" and step.args[0].dtype.name != step.args[1].dtype.name and step.args[0].size > 0
+    return name if name == "update" or cast else ""
+
+
+def _apart(stretch: Sequence[Bound], step: Bound) -> bool:
+    """Whether a cast touches nothing that others touch, of which one of the two writes: memory is used again."""
+    x, y = (_span(a) for a in step.args)
+    for other in stretch:
+        a, b = (_span(o) for o in other.args)
+        if _meet(y, a) or _meet(y, b) or _meet(x, b):
+            return False
+    return True
+
+
+def _span(array: Any) -> tuple[int, int]:
+    return int(array.data.ptr), int(array.data.ptr) + int(array.nbytes)
+
+
+def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
+
+
 def _grouped(device: Cuda, stretch: Sequence[Bound]) -> list[Step]:
-    if len(stretch) < 2 or not _independent(stretch):
+    if len(stretch) < 2 or (_kind(stretch[0]) == "update" and not _independent(stretch)):
         return list(stretch)
-    groups: dict[Any, list[Bound]] = {}
+    groups: dict[Any, list[tuple[Bound, Any]]] = {}
     for step in stretch:
-        kinds = tuple(tuple(a.dtype.name for a in arrays) for arrays in step.args)
-        groups.setdefault((step.call.attrs["rule"], kinds), []).append(step)
+        cast = _kind(step) == "copy"
+        xs, vs = ((step.args[0].reshape(-1),), (step.args[1].reshape(-1),)) if cast else step.args
+        kinds = tuple(tuple(a.dtype.name for a in arrays) for arrays in (xs, vs))
+        groups.setdefault((CAST if cast else step.call.attrs["rule"], kinds), []).append((step, (xs, vs)))
     found: list[Step] = []
-    for (rule, _), group in groups.items():
-        one = together(device, rule, [(xs, vs) for xs, vs in (step.args for step in group)]) if len(group) > 1 else None
-        found += group if one is None else [one]
+    for (how, _), group in groups.items():
+        one = together(device, how, [arrays for _, arrays in group]) if len(group) > 1 else None
+        found += [step for step, _ in group] if one is None else [one]
     return found
 
 

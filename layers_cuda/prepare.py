@@ -12,6 +12,7 @@ from netrun.program import Call, Program
 from netrun.storage import narrowed
 from netrun.types import PERSISTENT, Tensor
 
+from .casts import cast_together
 from .fusing import fused
 from .layout import CONVOLUTIONS, channels_last
 from .recurrent import Sizes, by_cudnn
@@ -51,7 +52,7 @@ def prepare(
     made = _marked(_rectified(program))
     if program.numerics.precision != "FP32":
         made = narrowed(channels_last(made, has_plan))
-    return joined(fused(made), takes_parts)
+    return cast_together(joined(fused(made), takes_parts))
 
 
 def _marked(program: Program) -> Program:

@@ -130,8 +130,8 @@ class _Narrowing:
     def _version(self, root: Tensor, dtype: str, call: Call) -> Tensor:
         """The tensor in a type, converted where it is not there yet.
 
-        What outlives the run is converted for forward and for backward anew: to keep the copy in between costs more. So
-        is what somebody may have written to between one layer and the next, for every layer.
+        What outlives the run and is large is converted for forward and for backward anew: to keep the copy in between
+        costs more. So is what somebody may have written to between one layer and the next, for every layer.
         """
         native = self._narrow.get(root, root)
         if native.dtype == dtype:
@@ -144,11 +144,17 @@ class _Narrowing:
         return self._copies[key]
 
 
+SMALL = 16 << 20
+"""Bytes of a parameter up to which one copy in another form serves forward and backward: it costs less to keep than to
+make again. A large one in between would cost more."""
+
+
 def for_whom(program: Program, root: Tensor, origin: str) -> str:
     """The calls that share one copy of a tensor in another form, as a word that is the same for all of them."""
     if program.visible:
         return origin
-    return "'" if root.kind in PERSISTENT and origin.endswith("'") else ""
+    large = root.kind in PERSISTENT and root.spec.nbytes > SMALL
+    return "'" if large and origin.endswith("'") else ""
 
 
 def _named(call: Call, names: tuple[str, ...]) -> list[Tensor]:
