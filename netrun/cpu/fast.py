@@ -16,7 +16,7 @@ from ..device import Step
 from ..kernels import OPS
 from ..program import Call, Program
 from ..types import PLAIN, Spec, Tensor, resolve_shape
-from . import conv, ctc, dense, dnnl, lrn, pointwise, pool, rows, sequence, shape
+from . import conv, ctc, dense, dnnl, lrn, pointwise, pool, rows, sequence, shape, softmax
 from .host import step_of
 from .layouts import Laid, nbytes
 from .memory import chain
@@ -30,8 +30,9 @@ BODIES: Mapping[str, Callable[..., Step]] = {
     "pool_avg": pool.pool_avg, "pool_avg_grad": pool.pool_avg_grad,
     "lrn": lrn.lrn, "lrn_grad": lrn.lrn_grad,
     "pointwise": pointwise.pointwise, "update": pointwise.update, "reduce": pointwise.reduce,
-    "gemm": dense.gemm, "fill": shape.fill, "copy": shape.copy, "softmax": dense.softmax,
-    "softmax_grad": dense.softmax_grad, "softmax_nll": dense.softmax_nll, "softmax_nll_grad": dense.softmax_nll_grad,
+    "gemm": dense.gemm, "fill": shape.fill, "copy": shape.copy, "softmax": softmax.softmax,
+    "softmax_grad": softmax.softmax_grad, "softmax_nll": softmax.softmax_nll,
+    "softmax_nll_grad": softmax.softmax_nll_grad,
     "normalize": dense.normalize, "normalize_grad": dense.normalize_grad,
     "concat": shape.concat, "split": shape.split, "slice": shape.slice_, "place": shape.place,
     "transpose": shape.transpose, "random": shape.random, "ctc": ctc.ctc,
@@ -48,7 +49,8 @@ WORKSPACES: Mapping[str, Callable[[Call], int]] = {
     "lrn": lrn.workspace, "lrn_grad": lrn.workspace,
     "pointwise": pointwise.workspace, "update": pointwise.workspace, "reduce": pointwise.workspace,
     "update_rows": rows.workspace,
-    "softmax_grad": dense.workspace, "normalize": dense.workspace, "normalize_grad": dense.workspace,
+    "softmax_grad": dense.workspace, "softmax_nll": softmax.workspace, "softmax_nll_grad": softmax.workspace,
+    "normalize": dense.workspace, "normalize_grad": dense.workspace,
 }  # fmt: skip
 """Kernel name -> scratch bytes."""
 

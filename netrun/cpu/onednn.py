@@ -18,6 +18,7 @@ from . import (
     onednn_points,
     onednn_pointwise,
     onednn_products,
+    onednn_softmax,
     onednn_spatial,
     onednn_update,
     onednn_winograd,
@@ -86,11 +87,13 @@ BUILDERS: Mapping[str, Builder] = {
     "batch_norm": onednn_norm.batch_norm, "batch_norm_grad": onednn_norm.batch_norm_grad,
     "copy": _copy, "concat": onednn_spatial.concat, "slice": onednn_spatial.slice_,
     "pointwise": onednn_pointwise.pointwise, "update": onednn_update.update,
+    "softmax": onednn_softmax.softmax, "softmax_grad": onednn_softmax.softmax_grad,
+    "softmax_nll": onednn_softmax.softmax_nll,
 }  # fmt: skip
 """Kernel name -> function that builds its recipe."""
 
-SMALL = 4096
-"""Elements below which NumPy's elementwise kernels start faster than the library's threads."""
+SMALL: Mapping[str, int] = {"pointwise": 1 << 12, "softmax": 1 << 15, "softmax_grad": 1 << 15, "softmax_nll": 1 << 15}
+"""Elements below which NumPy's light kernels start faster than the library's threads, or as fast."""
 
 
 class Recipes:
@@ -111,7 +114,7 @@ class Recipes:
         return self._made[key]
 
     def _build(self, builder: Builder, call: Call) -> Recipe | None:
-        if call.op.name == "pointwise" and _plain(call) and call.writes()[0].spec.count < SMALL:
+        if _plain(call) and call.writes()[0].spec.count < SMALL.get(call.op.name, 0):
             return None
         try:
             return builder(self.lib, call)

@@ -193,6 +193,9 @@ for _note, _axis, _shape in (
     row("softmax", _note, softmax(_axis, *_shape), ["x"])
     row("softmax_grad", _note, softmax(_axis, *_shape, op="softmax_grad"))
 row("softmax", "scores of thousands", softmax(1, 4, 6, scale=3000.0))
+for _note, _axis, _shape in (("many rows", 1, (130, 260)), ("last of many", 2, (8, 64, 70))):
+    row("softmax", _note, softmax(_axis, *_shape))
+    row("softmax_grad", _note, softmax(_axis, *_shape, op="softmax_grad"))
 
 
 # --------------------------------------------------------------------------------------------------------------- loss
@@ -230,6 +233,8 @@ for _note, _axis, _shape, _label, _more in _LOSSES:
     row("softmax_nll_grad", _note, nll(_axis, _shape, _label, op="softmax_nll_grad", **_more))
 for _how in ("full", "batch", "none"):
     row("softmax_nll", f"normalised by {_how}", nll(1, (2, 5, 3), lambda r: labels(r, 5, 2, 3), _how, 2), ["x"])
+row("softmax_nll", "many rows", nll(1, (130, 260), lambda r: labels(r, 260, 130)))
+row("softmax_nll", "last of many, one class ignored", nll(2, (8, 64, 70), lambda r: labels(r, 70, 8, 64), ignore=3))
 row("softmax_nll", "the logarithm is clamped", nll(1, (4, 6), [0, 5, 2, 2], scale=2000.0))
 
 
