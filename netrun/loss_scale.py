@@ -90,6 +90,9 @@ class LossScale:
 
     def look(self, recorder: Recorder, gradients: Sequence[Tensor]) -> None:
         """Record whether all gradients are finite."""
+        if not gradients:
+            recorder.fill(self.finite, value=1.0)
+            return
         worst = []
         for gradient in gradients:
             made = recorder.temp("worst", ())

@@ -210,7 +210,6 @@ class Solver:
         if resume:
             self.log(f"Restoring previous solver status from {resume}", "solver.cpp:296")
             self.restore(resume)
-        self.stopped = False
         began, waited = time.perf_counter(), self.runners[0].waited
         self.step(m.max_iter - self.iteration)
         if self.runners[0].waited > waited:
@@ -240,7 +239,7 @@ class Solver:
         m = self.message
         if not self.resumed:  # as in Caffe; a state that was restored goes on where it was
             self.losses.clear()
-        self.resumed = False
+        self.resumed = self.stopped = False
         stop = self.iteration + count
         clock, shown, waited = time.perf_counter(), self.iteration, self.runners[0].waited
         while self.iteration < stop:
@@ -303,7 +302,11 @@ class Solver:
         Raises:
             DivergedError: it has left the range of float32.
         """
+        steps = self.schedule.current_step
         self.rate = self.schedule.rate(self.iteration)
+        if self.message.lr_policy == "multistep" and self.schedule.current_step != steps:
+            status = f"MultiStep Status: Iteration {self.iteration}, step = {self.schedule.current_step}"
+            self.log(status, "sgd_solver.cpp:50")
         if not abs(self.rate) <= float(np.finfo(np.float32).max):
             what = f"iteration {self.iteration}: the learning rate is {self.rate:g}"
             notes = [f'that is what lr_policy "{self.message.lr_policy}" has made of base_lr by now']
@@ -312,11 +315,7 @@ class Solver:
     def _iterate(self) -> Callable[[], float]:
         """One iteration; what comes back gives its loss, the mean over iter_size passes."""
         m, train = self.message, self.runners[0]
-        steps = self.schedule.current_step
         self._settle_rate()
-        if m.lr_policy == "multistep" and self.schedule.current_step != steps:
-            status = f"MultiStep Status: Iteration {self.iteration}, step = {self.schedule.current_step}"
-            self.log(status, "sgd_solver.cpp:50")
         for session in (self._step, self._update):
             if session is not None:
                 session.write(self.training.lr, np.float32(self.rate))

@@ -287,3 +287,24 @@ def test_layers_of_one_name_share_nothing(kind: type[Solver], tmp_path: Path, mo
             second.restore(state)
             second.step(1)
             assert seen(second.runners[0]) == wanted
+
+
+@pytest.mark.parametrize("kind", [Solver, NetSolver])
+def test_a_step_of_multistep_is_logged(kind: type[Solver]) -> None:
+    lines: list[str] = []
+    text = NET + 'base_lr: 0.1 lr_policy: "multistep" gamma: 0.1 stepvalue: 2'
+    with kind(parse_solver(text)[0], log=lambda line, *_: lines.append(line)) as solver:
+        solver.step(4)
+    assert [line for line in lines if "Step" in line] == ["MultiStep Status: Iteration 2, step = 1"]
+
+
+def test_a_solver_that_was_stopped_can_go_on() -> None:
+    text = NET + 'base_lr: 0.1 lr_policy: "fixed"'
+    with Solver(parse_solver(text)[0]) as solver:
+        solver.action = lambda: "stop"
+        solver.step(5)
+        assert (solver.iteration, solver.stopped) == (1, True)
+        solver.action = lambda: ""
+        solver.message.test_interval = 1  # where the next thing is a test
+        solver.step(2)
+        assert (solver.iteration, solver.stopped) == (3, False)

@@ -17,7 +17,7 @@ from test_lenet_step import batches, lenet, train
 
 from layers_cuda import half
 from layers_cuda.device import Cuda
-from netrun.config.upgrade import read_solver
+from netrun.config.upgrade import parse_solver, read_solver
 from netrun.cpu.null import Null
 from netrun.cpu.reference import Reference
 from netrun.errors import OutOfMemoryError
@@ -245,6 +245,24 @@ def test_an_overflow_changes_nothing_and_halves_the_scale(make_device: Make, tmp
                    zip(solver.training.recording.parameters.values(), weights, strict=True))  # fmt: skip
     told = [float(m[1]) for m in (re.search(r"loss scale = (\S+)", line) for line in lines) if m]
     assert told == pytest.approx([FIRST, 2.0**29, 2 * FIRST], 1e-5)
+
+
+@pytest.mark.parametrize("iter_size", [1, 2])
+def test_a_loss_that_nothing_learns_from(iter_size: int, make_device: Make) -> None:
+    """No gradient is looked at, so all of them are finite: parameters stay, the scale does not fall."""
+    text = f"""net_param {{ precision: FP16
+      layer {{ name: "d" type: "DummyData" top: "x" dummy_data_param {{ shape {{ dim: 4 dim: 3 }} }} }}
+      layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "p" inner_product_param {{ num_output: 2
+        weight_filler {{ value: 1 }} }} }}
+      layer {{ name: "s" type: "Silence" bottom: "p" }}
+      layer {{ name: "r" type: "Reduction" bottom: "x" top: "r" loss_weight: 1 }} }}
+      base_lr: 0.1 lr_policy: "fixed" weight_decay: 0.5 iter_size: {iter_size}"""
+    with Solver(parse_solver(text)[0], device=make_device()) as solver:
+        solver.step(2)
+        assert solver.training.scaling is not None
+        assert solver.runners[0].session.read(solver.training.scaling.excess) == 0
+        weight = next(iter(solver.training.recording.parameters.values()))
+        assert solver.memory.read(weight) == pytest.approx(0.95**2)  # decay alone
 
 
 def test_the_scale_is_part_of_a_snapshot(make_device: Make, tmp_path: Path) -> None:
