@@ -57,7 +57,7 @@ def _shapes(settings: Settings, top: Shape3) -> list[tuple[int, ...]]:
 
 def _colour(settings: Settings) -> Colour:
     transform = settings.layer.transform_param
-    return "colour" if transform.force_color else "gray" if transform.force_gray else "as stored"
+    return "colour" if settings.forces_colour else "gray" if transform.force_gray else "as stored"
 
 
 class Batches:

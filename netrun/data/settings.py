@@ -29,6 +29,11 @@ class Settings:
         """How messages call the layer."""
         return f"{self.layer.name} ({self.layer.type})"
 
+    @property
+    def forces_colour(self) -> bool:
+        """Whether encoded images are decoded to three channels, as the field or its older form says."""
+        return self.layer.transform_param.force_color or self.layer.data_param.force_encoded_color
+
     def wrong(self, what: str) -> ConfigError:
         """An error of the configuration."""
         return ConfigError(f"{self.title}: {what}", self.where)
@@ -43,7 +48,7 @@ class Settings:
         transform = self.layer.transform_param
         if transform.mean_file and transform.mean_value:
             raise self.wrong("transform_param has both mean_file and mean_value; it can use one")
-        if transform.force_color and transform.force_gray:
+        if self.forces_colour and transform.force_gray:
             raise self.wrong("transform_param has both force_color and force_gray")
 
     def order(self, count: int, *, shuffle: bool, rand_skip: int) -> Order:

@@ -227,6 +227,7 @@ def test_an_alpha_channel_and_gray_are_kept_as_stored(tmp_path: Path, make_layer
         write_lmdb(db, [(key_of(0), encoded(rng.integers(0, 256, shape, dtype=np.uint8), "PNG"))])
         assert data_shapes(make_layer(db, 2), TEST) == [(2, wanted, 5, 6), (2,)]
         assert data_shapes(make_layer(db, 2, transform="force_color: true"), TEST)[0] == (2, forced, 5, 6)
+        assert data_shapes(make_layer(db, 2, data="force_encoded_color: true"), TEST)[0] == (2, forced, 5, 6)
         assert data_shapes(make_layer(db, 2, transform="force_gray: true"), TEST)[0] == (2, 1, 5, 6)
 
 
