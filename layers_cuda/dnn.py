@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ _SIGNATURES = {
 TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 9}
 HANDLE, DATA_TYPE, BOOLEAN, INT64, DOUBLE, POINTER = 0, 1, 2, 3, 5, 6
 CONV_MODE, HEUR_MODE, NOTE, POINTWISE_MODE, DESCRIPTOR, BEHAVIOUR, CHAR, INT32 = 7, 8, 11, 14, 15, 19, 24, 23
+NAN_PROPAGATION = 10
 _ELEMENT = {HANDLE: _P, INT64: _L, DOUBLE: ctypes.c_double, POINTER: _P, DESCRIPTOR: _P, BOOLEAN: ctypes.c_bool}
 (POINTWISE, CONVOLUTION, ENGINE, CONFIG, HEURISTICS, PLAN, OP_FPROP, OP_WGRAD, OP_DGRAD, OP_POINTWISE, GRAPH, PACK,
  TENSOR, DEVICE) = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 15, 16, 17, 38)  # fmt: skip
@@ -296,8 +298,11 @@ class Dnn:
         first.set(filters, DESCRIPTOR, self._tensor(FILTER, p.w, p.dtype, last=p.last))
         operations = [first.set(alpha, DOUBLE, 1.0).set(beta, DOUBLE, float(p.add)).done()]
         for i, stage in enumerate(stages):
-            mode = Descriptor(self.library, POINTWISE).set(0, POINTWISE_MODE, stage).set(1, DATA_TYPE, compute).done()
-            operation = Descriptor(self.library, OP_POINTWISE).set(750, DESCRIPTOR, mode)
+            mode = Descriptor(self.library, POINTWISE).set(0, POINTWISE_MODE, stage).set(1, DATA_TYPE, compute)
+            if stage == _RELU:
+                with suppress(CudnnError):  # old, and may go one day; without it a lost activation could become 0
+                    mode.set(2, NAN_PROPAGATION, 1)
+            operation = Descriptor(self.library, OP_POINTWISE).set(750, DESCRIPTOR, mode.done())
             operation.set(751, DESCRIPTOR, values[i]).set(753, DESCRIPTOR, values[i + 1])
             if stage == _ADD:
                 bias = self._tensor(BIAS, (1, p.y[1], *(1 for _ in p.pad)), p.dtype, last=p.last)

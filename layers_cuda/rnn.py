@@ -47,7 +47,12 @@ STANDARD, DOUBLE_BIAS, LINEAR_INPUT, PACKED, PADDING_OFF = 0, 2, 0, 1, 0
 INFERENCE, TRAINING, ADD = 0, 1, 0
 DEFAULT_MATH, FMA_MATH = 0, 3
 GATES = {"relu": (0,), "tanh": (0,), "lstm": (0, 1, 3, 2), "gru": (0, 1, 2)}
-"""Our gates in order -> cuDNN's numbers of them: i f o g are its i, f, o, g at 0, 1, 3, 2; r z n its 0, 1, 2."""
+"""Our gates in order -> cuDNN's numbers of them: i f o g are its i, f, o, g at 0, 1, 3, 2; r z n its 0, 1, 2.
+
+As its documentation counts: LSTM 0 input, 1 forget, 2 new values, 3 output; GRU 0 reset, 1 update, 2 new values.
+PyTorch keeps i f g o and r z n, the order of these numbers, and our LSTM and GRU equal its own with the gates so
+exchanged.
+"""
 
 HINT = "NETRUN_CUDA_RNN=own in the environment keeps recurrent layers on netrun's own kernels"
 

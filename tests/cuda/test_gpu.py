@@ -192,6 +192,23 @@ def test_a_label_out_of_range(gpu: Any) -> None:
     gpu.synchronize()
 
 
+@pytest.mark.parametrize("precision", ["FP32", "TF32", "BF16"])
+@pytest.mark.parametrize("op", ["conv", "gemm"])
+def test_what_is_no_number_is_not_rectified_away(op: str, precision: str, gpu: Any) -> None:
+    """A ReLU that a library applies lets NaN through, as our own does: a training that is lost must say so."""
+    shapes = {"conv": ((2, 8, 6, 6), (8, 8, 3, 3), (8,), (2, 8, 4, 4)), "gemm": ((64, 64), (64, 64), (64,), (64, 64))}[
+        op
+    ]
+    attrs: dict[str, Any] = {"relu": True, "precision": precision}
+    attrs |= {"window": Window((3, 3)), "groups": 1} if op == "conv" else {"ta": False, "tb": True}
+    arrays = [gpu.array(gpu.allocate(Spec(s).nbytes), 0, Spec(s)) for s in shapes]
+    for array in arrays[:3]:
+        gpu.write(array, np.full(array.shape, np.nan if array is arrays[0] else 1, "float32"))
+    call = Call(OPS[op], tuple(Tensor("t", Spec(s)) for s in shapes), attrs, "l")
+    gpu.bind(call, arrays, gpu.allocate(max(gpu.workspace(call), 1)))()
+    assert np.isnan(gpu.read(arrays[3])).all()
+
+
 def test_every_offered_plan_is_right(gpu: Any) -> None:
     """Not the first alone: tuning may choose any of them."""
     rng = np.random.default_rng(0)
