@@ -8,6 +8,7 @@ import pytest
 from netrun.cpu import dnnl, onednn_products
 from netrun.cpu.fast import Fast
 from netrun.cpu.onednn_products import FEW, LANES, LARGE, SOME
+from netrun.kernels import OPS
 from netrun.program import Call, Program, Recorder
 from netrun.session import Session
 from netrun.types import Spec, Tensor
@@ -83,3 +84,33 @@ def test_bias_and_relu_after_a_turned_product(bias: bool, relu: bool) -> None:
     assert (onednn_products._turned(LIBRARY, call) is not None) == measured()
     straight = dense(16, 2000, 1000, turned=False, bias=bias, relu=relu)
     assert onednn_products._turned(LIBRARY, straight) is None
+
+
+@needs_library
+@pytest.mark.parametrize("precision", ["FP32", "BF16"])
+@pytest.mark.parametrize(
+    ("rows", "columns", "depth", "wanted"),
+    [(2500, 3300, 16, True), (2500, 3300, 257, False), (2048, 4000, 16, False), (2500, 3000, 16, False)],
+)
+def test_large_results_of_little_depth(rows: int, columns: int, depth: int, wanted: bool, precision: str) -> None:
+    """They are written band by band, the last band being shorter."""
+    assert LIBRARY is not None
+    if precision == "BF16" and not LIBRARY.multiplies_halves:
+        pytest.skip("this processor does not multiply bfloat16")
+    layout = "plain" if precision == "FP32" else "plain/bf16"
+    a, b = (Tensor(n, Spec((depth, k), layout=layout), "data") for n, k in (("a", rows), ("b", columns)))
+    y = Tensor("y", Spec((rows, columns)), "data")
+    call = Call(OPS["gemm"], (a, b, None, y), {"ta": True, "tb": False}, "fc")
+    found = onednn_products._in_bands(LIBRARY, call)
+    assert (found is not None) == wanted
+    if found is None:
+        return
+    generator = np.random.default_rng(2)
+    factors = [generator.standard_normal(t.shape).astype("float32") for t in (a, b)]
+    stored = factors
+    if precision == "BF16":
+        stored = [(f.view(np.uint32) >> 16).astype(np.uint16) for f in factors]
+        factors = [(s.astype(np.uint32) << 16).view(np.float32) for s in stored]
+    home = np.full(y.shape, np.nan, np.float32)
+    found.bind({"a": (stored[0],), "b": (stored[1],), "y": (home,)}, np.empty(found.scratch + 64, np.uint8))()
+    np.testing.assert_allclose(home, factors[0].T @ factors[1], 1e-4, 1e-4)
