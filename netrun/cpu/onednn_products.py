@@ -35,8 +35,8 @@ of ALIKE: as a first factor such weights are slow (0.6 to 0.9 times). The librar
 BAND, SHALLOW, HUGE = 2048, 256, 8_000_000
 """Rows at a time of a product whose depth is SHALLOW at most and whose result has HUGE elements: see _in_bands.
 
-Measured, float32 and BF16, the whole by bands: results of 4096 x 25088 at a depth of 8 to 16: 1.2 to 1.7, 64 to 256: 1.2
-to 1.8; 4096 x 9216: 1.2 to 1.7; 4096 x 4096: 1.1 to 1.5. Bands of 1,024 are as good, of 256 not.
+Measured, float32 and BF16, the whole by bands: results of 4096 x 25088 at a depth of 8 to 16: 1.2 to 1.7, 64 to 256:
+1.2 to 1.8; 4096 x 9216: 1.2 to 1.7; 4096 x 4096: 1.1 to 1.5. Bands of 1,024 are as good, of 256 not.
 """
 
 VECTORS = "brg:avx512_core"
