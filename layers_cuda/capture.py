@@ -61,7 +61,7 @@ class Captured:
             self.parts.append(Segment(device, stretch))
 
     def __call__(self) -> None:
-        with self._device.told():
+        with self._device.lock, self._device.told():
             for part in self.parts:
                 self._device.use()  # a step in Python may have worked with another GPU
                 part()
@@ -139,6 +139,10 @@ class Stepwise:
         self._device, self._steps = device, tuple(steps)
 
     def __call__(self) -> None:
+        with self._device.lock:
+            self._run()
+
+    def _run(self) -> None:
         for number, step in enumerate(self._steps):
             try:
                 self._device.use()

@@ -7,9 +7,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -42,18 +42,14 @@ OWN_WORKSPACE = {**stacks.WORKSPACE, **batch.WORKSPACE}
 """Of kernels that only this device has, and only ``prepare`` puts into programs."""
 
 
-class _Opened(threading.local):
-    """What one thread has opened."""
-
-    def __init__(self) -> None:
-        self.devices: dict[Any, Cuda] = {}
-
-
-_opened = _Opened()
+_opened: dict[Any, Cuda] = {}
+_opening = threading.Lock()
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def open_device(index: int) -> Cuda:
-    """The GPU of that number: in one thread the same each time, unless the environment has changed its choices.
+    """The GPU of that number: the same each time, unless the environment has changed its choices.
 
     So nets that share parameters are in order, on one stream; and libraries, their memory and plans are there once.
 
@@ -67,16 +63,29 @@ def open_device(index: int) -> Cuda:
     if reason:
         raise DeviceError(f'device "{name}": {reason}')
     key = (xp, index, *(os.environ.get(variable, "") for variable in VARIABLES))
-    if key not in _opened.devices:
-        try:
-            _opened.devices[key] = Cuda(index, xp)
-        except xp.cuda.runtime.CUDARuntimeError as error:
-            raise DeviceError(f'device "{name}": {str(error).splitlines()[0]}') from None
-    return _opened.devices[key]
+    with _opening:
+        if key not in _opened:
+            try:
+                _opened[key] = Cuda(index, xp)
+            except xp.cuda.runtime.CUDARuntimeError as error:
+                raise DeviceError(f'device "{name}": {str(error).splitlines()[0]}') from None
+        return _opened[key]
+
+
+def _alone(method: Callable[Concatenate[Cuda, P], T]) -> Callable[Concatenate[Cuda, P], T]:
+    """A method during which no other thread uses the GPU, and which calls of this thread then go to."""
+
+    @wraps(method)
+    def locked(self: Cuda, /, *args: P.args, **keywords: P.kwargs) -> T:
+        with self.lock:
+            self.use()
+            return method(self, *args, **keywords)
+
+    return locked
 
 
 class Cuda:
-    """One GPU. One thread at a time may use it: what another launched meanwhile could end up in a graph.
+    """One GPU. One thread at a time uses it (``lock``): what another launched meanwhile could end up in a graph.
 
     Args:
         index: its number.
@@ -99,7 +108,7 @@ class Cuda:
         self._gemm = chosen("NETRUN_CUDA_GEMM", "lt", "blas")
         self._recurrent = chosen("NETRUN_CUDA_RNN", "own", "cudnn")
         self._ctc = chosen("NETRUN_CUDA_CTC", "own", "cudnn")
-        self._here = xp.cuda.Device(index)
+        self._here, self.lock = xp.cuda.Device(index), threading.RLock()
         self.use()
         self.stream = xp.cuda.Stream(non_blocking=True)
         facts = xp.cuda.runtime.getDeviceProperties(index)
@@ -200,13 +209,13 @@ class Cuda:
         return min(found)
 
     # ---------------------------------------------------------------------------------------------------------- memory
+    @_alone
     def allocate(self, nbytes: int) -> Any:
         """An uninitialised block of device memory, aligned to 256 bytes.
 
         Raises:
             OutOfMemoryError: it does not fit.
         """
-        self.use()
         try:
             with self.told(), self.stream:
                 self._uploads.forget()
@@ -227,62 +236,63 @@ class Cuda:
         """The same elements under another shape; one -1 is worked out."""
         return array.reshape(resolve_shape(shape, array.size))
 
+    @_alone
     def write(self, array: Any, values: Any) -> None:
         """Copy host values in; returns before they have arrived, and what is launched later sees them.
 
         Raises:
             ValueError: another number of values.
         """
-        self.use()
         brain = isinstance(array, half.Brain)
         with self.told():
             self._uploads.write(half.words_of(array), half.bits_of(values) if brain else values)
 
+    @_alone
     def read(self, array: Any) -> np.ndarray[Any, Any]:
         """A host copy, made after everything launched so far.
 
         Raises:
             DataError: a label or an index was out of range in what ran since the last look.
         """
-        self.use()
         with self.told():
             values: np.ndarray[Any, Any] = half.words_of(array).get(stream=self.stream)
         self.synchronize()
         return half.values_of(values) if isinstance(array, half.Brain) else values
 
+    @_alone
     def later(self, array: Any) -> Callable[[], np.ndarray[Any, Any]]:
         """A host copy of what the array holds after everything launched so far, waited for when it is asked for.
 
         The function that comes back raises what ``read`` would.
         """
-        self.use()
         with self.told():
             found, check = self._downloads.start(half.words_of(array)), self.faults.later(self._downloads.start)
 
         def values() -> np.ndarray[Any, Any]:
-            self.use()
             with self.told():
                 copied = found()
+            with self.lock, self.told():
+                self.use()
                 check()
             return half.values_of(copied) if isinstance(array, half.Brain) else copied
 
         return values
 
+    @_alone
     def synchronize(self) -> None:
         """Wait until everything launched so far is done.
 
         Raises:
             DataError: a label or an index was out of range.
         """
-        self.use()
         with self.told():
             self.stream.synchronize()
             self.faults.check()
 
     # --------------------------------------------------------------------------------------------------------- kernels
+    @_alone
     def prepare(self, program: Program) -> Program:
         """The program with convolutions that apply the ReLU behind them, and its numerics said by its calls."""
-        self.use()
         sizes = self._rnn_sizes if self._recurrent == "cudnn" else None
         return prepare(program, lambda call: has_plan(self, call), lambda call: takes_parts(self, call), sizes)
 
@@ -290,12 +300,13 @@ class Cuda:
         made = self.rnn.made(stack)
         return None if made is None else (made.space, made.reserve)
 
+    @_alone
     def workspace(self, call: Call) -> int:
         """Scratch bytes of the call."""
-        self.use()
         measure = WORKSPACE.get(call.op.name) or OWN_WORKSPACE.get(call.op.name)
         return measure(self, call) if measure else 0
 
+    @_alone
     def bind(self, call: Call, args: Sequence[Any], scratch: Any) -> Step:
         """The call on these arrays as a step that launches it.
 
@@ -303,7 +314,6 @@ class Cuda:
             DeviceError: there is no kernel for it; the text names the layer.
             OutOfMemoryError: what it needs besides its arrays (tables, a library's workspace) does not fit.
         """
-        self.use()
         body = BODIES.get(call.op.name) or OWN_BODIES.get(call.op.name)
         if body is None:
             raise DeviceError(f"layer {call.origin}: device {self.name} has no kernel {call.op.name}")
@@ -324,9 +334,9 @@ class Cuda:
         step: Step = BODIES[op](self, call, args, scratch)
         return step
 
+    @_alone
     def capture(self, steps: Sequence[Step]) -> Step:
         """A CUDA graph of the steps, made when they run for the second time."""
-        self.use()
         return Stepwise(self, steps) if self.debug else Captured(self, merged(self, steps))
 
 

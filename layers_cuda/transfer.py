@@ -167,7 +167,7 @@ class Uploads:
     def _owner(self, array: Any, address: int) -> _Own | None:
         """The slots of an array; None where there is no memory for any."""
         own = self._own.get(address)
-        if own is not None and own.slots[0].host.nbytes == array.nbytes:
+        if own is not None and own.slots[0].host.nbytes >= array.nbytes:  # batches may change their size
             own.memory = weakref.ref(_whole(array))  # a new block may lie where an old one lay
             return own
         self.forget()

@@ -230,10 +230,10 @@ class Engine:
         return tensor.view(self._shown.get(key, parameter.spec.shape))
 
     def _home(self, tensor: Tensor) -> tuple[Visible, Array]:
-        memory = self.shared if tensor.root.kind in SHARED else self.own
-        if self.pending and tensor.name in self._away:
-            return memory, memory.array(tensor)
-        return memory, self.now.array(tensor)
+        away = self.pending and tensor.name in self._away
+        root = tensor.root if away else self.now.owner(tensor)  # a top may be a parameter itself
+        memory = self.shared if root.kind in SHARED else self.own
+        return memory, memory.array(tensor) if away else self.now.array(tensor)
 
     def look(self, tensor: Tensor) -> np.ndarray[Any, Any]:
         """The host array of a tensor, for reading and writing."""

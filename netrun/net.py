@@ -336,7 +336,7 @@ class Net:
         """Use the parameters of the other net, the very same memory, in all layers of the same name.
 
         Raises:
-            UsageError: the nets are on different devices, or on a GPU and made in different threads.
+            UsageError: the nets are on different devices, or on a GPU that was opened twice.
             ShapeMismatchError: a layer's parameters differ in shape.
         """
         if not isinstance(other, Net):
@@ -345,7 +345,7 @@ class Net:
             if self.device.name != other.device.name:
                 raise UsageError(f"nets share parameters on one device only: {self.device.name}, {other.device.name}")
             if self.device.ahead:  # each has a stream of its own, and would not wait for the other
-                raise UsageError(f"nets that share parameters on {self.device.name} have to be made in one thread")
+                raise UsageError(f"nets that share parameters on {self.device.name} have to be on one open device")
         for own, theirs in shared_pairs(self.recording, other.recording):
             self.memory.adopt(own, other.memory, theirs)
         self._engine.rebind()

@@ -103,6 +103,8 @@ class Solver:
         self.threads = threads
         self.action: Action = lambda: ""
         self.on_iteration: list[Callable[[Solver, float], None]] = []
+        """Called after every iteration with the newest loss that is known: on a device that the host runs ahead of
+        (``device.ahead``) that of an earlier iteration, NaN before the first."""
         self.stopped = False
         self.rate = 0.0
         self.memory = Memory(self.device)

@@ -118,8 +118,18 @@ class Visible(Memory):
         key = tensor.name, tensor.spec
         copy = self._copies.get(key)
         if copy is None or copy.home is not home:
+            self._forget(tensor, send=True)
             copy = self._copies[key] = _Copy(self.device, home, tensor.spec)
         return copy.open()
+
+    def _forget(self, tensor: Tensor, send: bool) -> None:
+        """Drop the copies of a tensor in other shapes: it is the same memory, and what they hold is out of date once
+        the shape has changed. ``send``: what was written into them goes there first."""
+        for key, copy in list(self._copies.items()):
+            if key[0] == tensor.name and key[1] != tensor.spec and not isinstance(copy, _Plain):
+                if send:
+                    copy.send()
+                del self._copies[key]
 
     def lay(self, tensors: Mapping[Tensor, Array]) -> None:
         """From now on these tensors' values lie in those homes, in layouts of the device's own; what they hold now goes
@@ -175,6 +185,7 @@ class Visible(Memory):
 
     def put(self, tensor: Tensor, home: Array, values: Any) -> None:
         """Write to the array behind ``home``; a host copy follows."""
+        self._forget(tensor, send=False)
         write(self.device, home, values)
         copy = self._copies.get((tensor.name, tensor.spec))
         if copy is not None:

@@ -134,10 +134,18 @@ def test_slots_go_with_the_array(device: Cuda) -> None:
     found = list(owners.values())
     device.write(device.array(blocks[0], 0, spec), np.zeros(LARGE // 4, "float32"))
     assert list(owners.values()) == found
+    larger = device.allocate(2 * LARGE)
+    sizes = [Spec((LARGE // 4 * n,)) for n in (2, 1)]  # batches whose images change their size
+    for i in range(OFTEN + 4):
+        array = device.array(larger, 0, sizes[i % 2])
+        device.write(array, np.full(array.shape, i, "float32"))
+        assert (device.read(array) == i).all()
+    assert len(owners) == 3
+    del array, larger
     del block, blocks[1], found
     gc.collect()
     device.allocate(4)
-    assert len(owners) == 1
+    assert len(owners) == 1  # blocks[0]
 
 
 def test_no_memory_for_slots_of_its_own(device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
