@@ -209,10 +209,12 @@ def restore(solver: Solver, path: str) -> None:
 
 
 def _find_weights(name: str, state_path: str) -> str:
+    """The file that the state names: where it lies beside the state, that one, for the two were written together, and a
+    folder that the run is resumed in may hold weights of the same name from another run."""
     if not name:
         return ""
     beside = os.path.join(os.path.dirname(state_path), os.path.basename(name))
-    for candidate in (name, beside):
+    for candidate in (beside, name):
         if os.path.exists(candidate):
             return candidate
     gone = name if name == beside else f"{name}, nor is there {beside}"

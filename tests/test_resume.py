@@ -276,3 +276,20 @@ def test_a_net_with_other_layers_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert str(caught.value).splitlines() == [
         f"{file}, but not in the net: ip", *hints, f"{file}, but not in the file: fc", *hints
     ]  # fmt: skip
+
+
+def test_the_weights_beside_a_state_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resumed from another folder, where another run has left weights of the same name."""
+    found = {}
+    for name, seed in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        with Solver(parse_solver(RANDOM.replace("random_seed: 3", f"random_seed: {seed}"))[0]) as solver:
+            solver.step(1)
+            solver.snapshot()
+            found[name] = [solver.memory.read(t) for t in solver.training.recording.parameters.values()]
+    assert (found["one"][0] != found["two"][0]).any()
+    with Solver(parse_solver(RANDOM)[0]) as solver:
+        solver.restore("../one/s_iter_1.solverstate")
+        for tensor, wanted in zip(solver.training.recording.parameters.values(), found["one"], strict=True):
+            np.testing.assert_array_equal(solver.memory.read(tensor), wanted)
