@@ -182,7 +182,7 @@ RANDOM = """net_param {
     inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
   layer { name: "drop" type: "Dropout" bottom: "p" top: "p" phase: TRAIN }
   layer { name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" } }
-base_lr: 0.1 lr_policy: "fixed" random_seed: 3 snapshot_prefix: "s" test_iter: 2 test_interval: 2 iter_size: 2"""
+base_lr: 0.1 lr_policy: "fixed" random_seed: 3 snapshot_prefix: "s" test_iter: 2 test_interval: 2 iter_size: 2 average_loss: 5"""
 
 
 @pytest.mark.parametrize("kind", [Solver, NetSolver])
@@ -192,13 +192,14 @@ def test_what_is_random_goes_on(kind: type[Solver], tmp_path: Path, monkeypatch:
     lines: list[str] = []
     with kind(parse_solver(RANDOM)[0], log=lambda line, *_: lines.append(line)) as first:
         first.step(3)
-        state = first.snapshot()[1]
+        state, losses = first.snapshot()[1], list(first.losses)
         lines.clear()
         first.step(4)
         wanted = [line for line in lines if "Test net output" in line]
         assert len(set(wanted)) == 2
         with kind(parse_solver(RANDOM)[0], log=lambda line, *_: lines.append(line)) as second:
             second.restore(state)
+            assert second.losses == losses
             lines.clear()
             second.step(4)
             assert [line for line in lines if "Test net output" in line] == wanted
