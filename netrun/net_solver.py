@@ -134,7 +134,7 @@ class NetSolver(Solver):
         self._forward_only = self.runners[0].session.run
         if m.weights:
             names = [name.strip() for entry in m.weights for name in entry.split(",")]
-            self.load_weights(",".join(resolve(name, self.folder) for name in names))
+            self.load_weights([resolve(name, self.folder) for name in names])
         self.test_nets = []
         for i, other in enumerate(nets_to_test(m, self.source, self.folder)):
             self.log(f"Creating test net (#{i}) specified by {other.what}", "solver.cpp:190")
@@ -238,7 +238,7 @@ class NetSolver(Solver):
         return copy.copy(self.schedule).rate(self.iteration)
 
     # ------------------------------------------------------------------------------------------------------- snapshots
-    def load_weights(self, path: str) -> None:
+    def load_weights(self, path: str | Sequence[str]) -> None:
         self.memory.send()
         super().load_weights(path)
         self.memory.renew()

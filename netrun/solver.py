@@ -139,7 +139,7 @@ class Solver:
         self._forward_only = self._step.part(lambda origin: not origin.endswith(MARKS))
         if m.weights:
             names = [name.strip() for entry in m.weights for name in entry.split(",")]
-            self.load_weights(",".join(resolve(name, self.folder) for name in names))
+            self.load_weights([resolve(name, self.folder) for name in names])
         if graph.numerics.deterministic:
             self.log(chance(self.training.step), "solver.cpp:57")
         self._build_tests()
@@ -170,9 +170,9 @@ class Solver:
             self.runners.append(Runner(f"test{i}", recording, session, self.seed, self.threads))
 
     # -------------------------------------------------------------------------------------------------------- weights
-    def load_weights(self, path: str) -> None:
-        """Start from the weights of a file (several, separated by commas, one after another)."""
-        names = path.split(",")
+    def load_weights(self, path: str | Sequence[str]) -> None:
+        """Start from the weights of a file, or of several, one after another: a list, or separated by commas."""
+        names = path.split(",") if isinstance(path, str) else path
         options = replace(LoadOptions.of(self.message.load), partial=len(names) > 1)
         for name in names:
             self.log(f"Finetuning from {name}", "solver.cpp:72")

@@ -182,7 +182,8 @@ RANDOM = """net_param {
     inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
   layer { name: "drop" type: "Dropout" bottom: "p" top: "p" phase: TRAIN }
   layer { name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" } }
-base_lr: 0.1 lr_policy: "fixed" random_seed: 3 snapshot_prefix: "s" test_iter: 2 test_interval: 2 iter_size: 2 average_loss: 5"""
+base_lr: 0.1 lr_policy: "fixed" random_seed: 3 snapshot_prefix: "s" test_iter: 2 test_interval: 2 iter_size: 2
+average_loss: 5"""
 
 
 @pytest.mark.parametrize("kind", [Solver, NetSolver])

@@ -308,3 +308,18 @@ def test_a_solver_that_was_stopped_can_go_on() -> None:
         solver.message.test_interval = 1  # where the next thing is a test
         solver.step(2)
         assert (solver.iteration, solver.stopped) == (3, False)
+
+
+@pytest.mark.parametrize("kind", [Solver, NetSolver])
+def test_weights_in_a_folder_with_a_comma_in_its_name(kind: type[Solver], tmp_path: Path) -> None:
+    folder = tmp_path / "run 1,2"
+    folder.mkdir()
+    with kind(parse_solver(NET + 'base_lr: 0.1 lr_policy: "fixed"')[0]) as solver:
+        solver.prefix = str(folder / "s")
+        solver.snapshot()
+        wanted = [solver.memory.read(t) for t in solver.training.recording.parameters.values()]
+    text = NET + 'base_lr: 0.1 lr_policy: "fixed" weights: "s_iter_0.caffemodel, s_iter_0.caffemodel"'
+    (folder / "solver.prototxt").write_text(text)
+    with kind(str(folder / "solver.prototxt")) as solver:
+        for tensor, value in zip(solver.training.recording.parameters.values(), wanted, strict=True):
+            np.testing.assert_array_equal(solver.memory.read(tensor), value)
