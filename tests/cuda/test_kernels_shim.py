@@ -77,6 +77,7 @@ def more() -> list[KernelCase]:
 
     parts = tuple(ints("float32", 3, 1 + i % 3, 5) for i in range(40))
     whole = Spec((3, sum(p.shape[1] for p in parts), 5))
+    tall, few = ints("float32", 9000, 8), Spec((1, 8))  # whole numbers: their sums are exact
     box, window = (1, 0, 2, 1), Window((2,) * 4, stride=(2, 1, 2, 1), pad=(1, 0, 0, 1))
     rows: list[tuple[str, str, Any, dict[str, Any]]] = [
         ("concat", "40 parts", (parts, whole), {"axis": 1}),
@@ -94,6 +95,9 @@ def more() -> list[KernelCase]:
         ("gather", "integers", (ints("int32", 5, 3), ints("uint8", 4) % 5, Spec((4, 3), "int32")), {}),
         ("scatter_add", "no entries", (ints("int32", 0), ints("float32", 0, 3), Spec((5, 3))), {}),
         ("scatter_add", "many entries", (ints("int64", 600) % 7, ints("float32", 600, 2), Spec((7, 2))), {}),
+        ("normalize", "by many blocks", (tall, Spec(tall.shape), few, few), {"axes": (0,), "eps": 1e-3}),
+        ("normalize_grad", "by many blocks",
+         (tall % 3 - 1, np.full((1, 8), 1.5, "float32"), tall / 64, Spec(tall.shape)), {"axes": (0,), "eps": 1e-3}),
         ("topk", "long rows", (ints("float32", 3, 2500), Spec((3, 4)), Spec((3, 4), "int32")), {"axis": 1}),
         ("softmax", "many classes of pixels", (ints("float32", 2, 70, 3) / 9, Spec((2, 70, 3))), {"axis": 1}),
         ("softmax", "minus infinity", (np.array([[-np.inf, 2, -np.inf]], "float32"), Spec((1, 3))), {"axis": 1}),
