@@ -52,8 +52,9 @@ class Harness:
             else:
                 arguments.append(tuple(tensors) if isinstance(argument, tuple) else tensors[0])
         getattr(recorder, case.op)(*arguments, **attrs)
-        # Kernels such as normalize have outputs (mean, var) whose gradients no rule passes on.
-        self.seeded = [t for t in self.outs if t.name in {"y0", "loss0", "dx0", "x0", "cell0"} or case.op == "split"]
+        # Kernels such as lrn have outputs (scale) whose gradients no rule passes on.
+        passed, every = {"y0", "loss0", "dx0", "x0", "cell0"}, case.op in ("split", "normalize")
+        self.seeded = [t for t in self.outs if t.name in passed or every]
         self.weights = {t: rng.normal(size=t.shape) for t in self.seeded}
         seeds = {t: Tensor(f"seed {t.name}", t.spec, "control") for t in self.seeded}
         wanted = [t for want in case.wants for t, _ in self.named(want)]

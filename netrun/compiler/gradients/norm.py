@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...program import Recorder
@@ -19,8 +20,15 @@ def lrn(kernels: Recorder, g: Gradients, x: Tensor, y: Tensor, scale: Tensor, **
 def normalize(
     k: Recorder, g: Gradients, x: Tensor, y: Tensor, mean: Tensor, var: Tensor, *, axes: Shape, eps: float
 ) -> None:
-    if g.wants(x) and g.has(y):
+    if not g.wants(x):
+        return
+    if g.has(y):
         k.normalize_grad(y, var, g.of(y), g.new(x), axes=axes, eps=eps)
+    count = max(math.prod(x.shape[i] for i in axes), 1)
+    if g.has(mean):
+        k.pointwise([g.of(mean)], g.new(x), expr=f"a * {1 / count!r}")
+    if g.has(var):
+        k.pointwise([g.of(var), x, mean], g.new(x), expr=f"a * (b - c) * {2 / count!r}")
 
 
 @rule
