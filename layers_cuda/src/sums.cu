@@ -4,12 +4,7 @@
 #include "functions.cuh"
 #include "axes.cuh"
 #include "lanes.cuh"
-
-#define INNER_BIT(mask) ((mask) >> (RANK - 1) & 1)
-#define PARAMETER(name, type, mask) const type *__restrict__ in_##name,
-#define LOAD(name, type, mask) \
-  const Pack<type, V> pack_##name = load<V, (INNER_BIT(mask) != 0)>(in_##name + offset<mask>(at, size));
-#define PICK(name, type, mask) const R v_##name = to<R>(pack_##name.v[v]);
+#include "packs.cuh"
 
 extern "C" __global__ void sums(INPUTS(PARAMETER) Pair *__restrict__ partial, const I outputs, const I length,
                                 const I chunk AXES(AXIS_PARAMETER)) {
