@@ -1,9 +1,9 @@
 """How long the library's threads wait for work actively before they sleep.
 
 Between two primitives of a net lie microseconds, and the thread that has to be woken costs more than it computes: on
-a virtual machine up to 100 us a primitive. So threads turn around for half a millisecond. Where other processes want the
-same cores that is wrong: who turns around keeps a core from whoever would end the wait. Measured, LeNet's iterations on
-two cores, in ms:
+a virtual machine up to 100 us a primitive. So threads turn around for half a millisecond. Where other processes want
+the same cores that is wrong: who turns around keeps a core from whoever would end the wait. Measured, LeNet's
+iterations on two cores, in ms:
 
     turns      1,000     3,000    10,000    30,000   300,000 (the library's own)
     alone     5.4-16    5.7-20       5.5       5.6       5.6

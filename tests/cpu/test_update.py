@@ -95,7 +95,7 @@ def run(device: Device, call: Call, times: int = 2, **given: float) -> dict[str,
     step = device.bind(call, arrays, device.allocate(device.workspace(call)))
     for _ in range(times):
         step()
-    return {t.name: device.read(a) for t, a in zip(call.args[1], arrays[1], strict=True)}  # type: ignore[arg-type]
+    return {t.name: device.read(a) for t, a in zip(call.writes(), arrays[1], strict=True)}
 
 
 # ----------------------------------------------------------------------------------------------------------- the rules
@@ -214,9 +214,10 @@ def test_arrays_that_stay_with_numpy() -> None:
     assert recipe_of(called(rules, (8, 5), number=(5,))) is None
     assert recipe_of(called(rules, ())) is None
     call = called(rules, (8,))
-    xs, (w, _) = call.args  # type: ignore[misc]
+    args: Any = call.args
+    xs, (w, _) = args
     short = Tensor("h", Spec((4, 2)))
-    assert recipe_of(Call(call.op, (xs, (w, short)), call.attrs, "")) is None  # type: ignore[arg-type]
+    assert recipe_of(Call(call.op, (xs, (w, short)), call.attrs, "")) is None
 
 
 @needs_library
@@ -226,9 +227,10 @@ def test_memory_that_is_given_twice() -> None:
     assert recipes is not None
     call = called(RULES["decay"], (8,))
     assert recipes.of(call) is not None
-    (raw, *numbers), (w, h) = call.args  # type: ignore[misc]
+    args: Any = call.args
+    (raw, *numbers), (w, h) = args
     for xs, vs in (((w, *numbers), (w, h)), ((raw, *numbers), (w, w)), ((h.view((8,)), *numbers), (w, h))):
-        assert recipes.of(Call(call.op, (xs, vs), call.attrs, "")) is None  # type: ignore[arg-type]
+        assert recipes.of(Call(call.op, (xs, vs), call.attrs, "")) is None
 
 
 @needs_library
@@ -239,12 +241,13 @@ def test_a_small_one_wakes_nobody() -> None:
     lib.use_threads(3)
     try:
         small = called(RULES["decay"], (50,))
+        args: Any = small.args
         recipe = recipe_of(small)
         assert recipe is not None
         assert recipe.alone
         seen: list[int] = []
         recipe.host(lambda address, arrays: lambda: seen.append(lib.threads()))
-        arrays = {"xs": [np.ones(t.shape, "f") for t in small.args[0]], "vs": [np.ones(50, "f"), np.ones(50, "f")]}  # type: ignore[union-attr]
+        arrays = {"xs": [np.ones(t.shape, "f") for t in args[0]], "vs": [np.ones(50, "f"), np.ones(50, "f")]}
         recipe.bind(arrays, np.empty(recipe.scratch + 1, np.uint8))()
         assert seen == [1]
         assert lib.threads() == 3
