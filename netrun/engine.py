@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .blob import ShapeMismatchError
 from .compiler.graph import Graph, Node
 from .compiler.record import Recording
 from .compiler.sharing import Parameter
@@ -30,7 +31,7 @@ from .runner import fit, label_ranges, open_layer
 from .session import SHARED, Session
 from .types import PERSISTENT, Shape, Spec, Tensor
 from .varying import open_session
-from .visible import ShapeMismatchError, Visible
+from .visible import Visible
 from .whole import compile_whole
 
 KEPT = 8

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .blob import ShapeMismatchError
 from .compiler.graph import Graph
 from .compiler.passes import elide_copies
 from .compiler.record import Recording
@@ -17,7 +18,7 @@ from .lean import Lean, Rooms, may_be_lean
 from .program import Program
 from .session import SHARED, Session
 from .types import Tensor
-from .visible import ShapeMismatchError, Visible
+from .visible import Visible
 from .whole import Move, Whole, compile_whole
 
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from .blob import Blob, ShapeMismatchError, TypeMismatchError, fitting, not_copied, shape_of
 from .compiler.graph import Graph, Node, State
 from .compiler.record import Recording
 from .config import schema
@@ -31,7 +32,7 @@ from .recipe import Recipe
 from .session import Session
 from .snapshot import save_weights
 from .types import Shape
-from .visible import Blob, ShapeMismatchError, TypeMismatchError, Visible, fitting, not_copied, shape_of
+from .visible import Visible
 
 
 class Net:

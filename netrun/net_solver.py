@@ -14,6 +14,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 
 from . import debug, snapshot
+from .blob import not_copied
 from .compiler.sharing import Parameter
 from .config import schema
 from .config.paths import resolve
@@ -29,7 +30,7 @@ from .sparse import asked_for, is_dense
 from .training import Training, record_update
 from .types import Shape, Tensor
 from .updates import METHODS, correction, told
-from .visible import Visible, not_copied
+from .visible import Visible
 
 
 class _Pass:

@@ -13,6 +13,7 @@ import netrun
 from netrun.config import schema
 from netrun.config.upgrade import read_net, upgrade_net
 from netrun.deploy import deploy
+from netrun.errors import UsageError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -135,3 +136,14 @@ def test_old_nets_are_upgraded_first() -> None:
     net = text_format.Parse(text, schema.NetParameter())
     upgrade_net(net, None)
     assert [layer.type for layer in deploy(net).layer] == ["Input", "InnerProduct", "Softmax"]
+
+
+def test_load_takes_deploy_nets_too() -> None:
+    net = netrun.load(CONFIGS / "mnist" / "lenet.prototxt", shape=(3, 1, 28, 28))
+    assert net.blobs["data"].shape == (3, 1, 28, 28)
+    net = netrun.load(CONFIGS / "imagenet" / "googlenet" / "train_val.prototxt")
+    assert net.outputs == ["prob"]
+    assert net.blobs["data"].shape == (1, 3, 224, 224)
+    assert not any("loss1" in name for name in net.layer_names)
+    with pytest.raises(UsageError, match="no file"):
+        netrun.load("nowhere.prototxt")

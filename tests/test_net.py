@@ -1,4 +1,4 @@
-"""netrun.Net: what is written is seen, on every device; predictions; moving; naming."""
+"""netrun.Net: what is written is seen, on every device; moving; phases and precisions by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from afar import Afar
 import netrun
 from netrun.config import schema
 from netrun.config.upgrade import parse_net
-from netrun.errors import DataError, DeviceError, UsageError
+from netrun.errors import DeviceError, UsageError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -253,80 +253,6 @@ def test_to_another_device() -> None:
         np.testing.assert_allclose(net.forward(data=X)["left"], wanted, 1e-6)
         with pytest.raises(DeviceError, match="cpux"):
             net.to("cpux")
-
-
-def test_blobs_are_arrays() -> None:
-    net = net_of(IN_PLACE, "cpu")
-    net.forward(data=X)
-    blob = net.blobs["left"]
-    np.testing.assert_array_equal(np.asarray(blob), blob.data)
-    assert np.shares_memory(np.asarray(blob), blob.data)
-    assert np.array(blob, dtype=np.float64).dtype == np.float64
-    seen = np.from_dlpack(blob)
-    assert np.shares_memory(seen, blob.data)
-    assert repr(blob) == '<blob "left" 2 3>'
-    with pytest.raises(ValueError, match="2 3"):
-        blob.data = np.zeros((3, 3))
-    with pytest.raises(TypeError, match="takes numbers"):
-        blob.diff = "much"
-    with pytest.raises(UsageError, match=r'no blob "lef".*"left"'):
-        net.blobs["lef"]
-    with pytest.raises(UsageError, match="shape"):
-        net.forward(data=X[0])
-
-
-# ----------------------------------------------------------------------------------------------------------- predicting
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, netrun.Net]:
-    """Weights of the digits, trained for a moment, and the net that classifies with them."""
-    folder = tmp_path_factory.mktemp("digits")
-    message = schema.SolverParameter(
-        net=str(CONFIGS / "digits" / "net.prototxt"), base_lr=0.05, momentum=0.9, lr_policy="fixed", random_seed=1
-    )
-    with netrun.Solver(message) as solver:
-        solver.step(60)
-        weights = str(folder / "w.caffemodel")
-        solver.net.save(weights)
-    return weights, netrun.load(CONFIGS / "digits" / "net.prototxt", weights)
-
-
-def samples() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    with netrun.Net(CONFIGS / "digits" / "net.prototxt") as net:
-        found = net.forward(end="digits")
-        return np.rint(found["data"] * 16).astype(np.uint8), found["label"].astype(int)
-
-
-def test_predict(digits: tuple[str, netrun.Net]) -> None:
-    _, net = digits
-    assert (net.inputs, net.outputs) == (["data"], ["prob"])
-    images, labels = samples()
-    scores = net.predict([image[0] for image in images])
-    assert scores.shape == (60, 10)
-    np.testing.assert_allclose(scores.sum(1), 1, 1e-5)
-    assert (scores.argmax(1) == labels).mean() > 0.8
-    np.testing.assert_allclose(net.predict(images[0, 0]), scores[0], 1e-5)
-    np.testing.assert_allclose(net.predict(images.transpose(0, 2, 3, 1), batch=7), scores, 1e-5)
-    np.testing.assert_allclose(net.predict([image.astype(float) for image in images[:3]]), scores[:3], 1e-5)
-    assert net.blobs["data"].shape == (1, 1, 8, 8)
-    large = images[0, 0].repeat(3, 0).repeat(3, 1)
-    assert net.predict(large).argmax() == scores[0].argmax()
-    with pytest.raises(DataError, match="image 1: it is no image"):
-        net.predict([images[0, 0], np.zeros(3)])
-    with pytest.raises(DataError, match=r"nowhere\.png"):
-        net.predict("nowhere.png")
-    with netrun.Net(CONFIGS / "digits" / "net.prototxt") as training, pytest.raises(UsageError, match="one input"):
-        training.predict(images[0, 0])
-
-
-def test_load_takes_deploy_nets_too(digits: tuple[str, netrun.Net]) -> None:
-    net = netrun.load(CONFIGS / "mnist" / "lenet.prototxt", shape=(3, 1, 28, 28))
-    assert net.blobs["data"].shape == (3, 1, 28, 28)
-    net = netrun.load(CONFIGS / "imagenet" / "googlenet" / "train_val.prototxt")
-    assert net.outputs == ["prob"]
-    assert net.blobs["data"].shape == (1, 3, 224, 224)
-    assert not any("loss1" in name for name in net.layer_names)
-    with pytest.raises(UsageError, match="no file"):
-        netrun.load("nowhere.prototxt")
 
 
 # ------------------------------------------------------------------------------------------------------------ endurance

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..blob import Blob
 from ..layers import Layer as _Layer
 from ..version import __version__
-from ..visible import Blob
 from .layer import BlobVec, Layer, RawBlobVec
 from .mode import (
     init_log,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..blob import ShapeMismatchError, shape_of
 from ..net import Net
-from ..visible import ShapeMismatchError, shape_of
 from .errors import ArgumentMismatchError
 
 

@@ -6,9 +6,9 @@ import operator
 import os
 from typing import Any
 
+from ..blob import TypeMismatchError
 from ..errors import DataError, NetrunError, UsageError
 from ..layers.python_class import UserLayer
-from ..visible import TypeMismatchError
 
 
 class MissingFileError(UsageError, RuntimeError):

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..blob import ShapeMismatchError
 from ..config import schema
 from ..data.datum import RecordError
 from ..data.images import read_image
 from ..errors import DataError, nearest
 from ..images import resize_floats
 from ..names import UnknownBlobError
-from ..visible import ShapeMismatchError
 from .errors import MissingImageError
 from .proto import caffe_pb2
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..blob import Blob
 from ..layers.python_blobs import PythonBlobs
-from ..visible import Blob
 
 
 class Layer:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..blob import Blob, ShapeMismatchError, TypeMismatchError, shape_of
 from ..config import schema
 from ..errors import DataError
 from ..layers.inputs import MemoryData
 from ..layers.python import Python
 from ..names import Named, NamedLayers, UnknownBlobError, unknown_layer
 from ..net import tops
-from ..visible import Blob, ShapeMismatchError, TypeMismatchError, shape_of
 from . import mode
 from .batches import Batches
 from .errors import (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..blob import TypeMismatchError
 from ..config import schema
 from ..config.upgrade import read_solver
 from ..net_solver import NetSolver
 from ..solver_nets import SolverNet
-from ..visible import TypeMismatchError
 from . import mode
 from .errors import existing, their_own, whole
 from .net import Net
