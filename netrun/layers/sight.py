@@ -19,8 +19,10 @@ from ..random import stream_of
 from ..types import Shape, Spec
 from .base import Layer
 
-UNSEEN = -30000.0
-"""The score of what may not be looked at; half precision holds it too."""
+UNSEEN = -1e38
+"""The score of what may not be looked at: below every score that a net computes, for the lowest one that is seen has to
+beat it. A finite one, so that a query with nothing to look at gets numbers. What softmax reads is float32 in every
+precision (netrun.storage), and bfloat16 holds it too."""
 XAVIER = schema.FillerParameter(type="xavier")
 
 

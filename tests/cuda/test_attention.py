@@ -9,6 +9,8 @@ import pytest
 from cases.layers import LAYERS, LayerCase
 
 from layers_cuda.device import Cuda
+from netrun.config import schema
+from netrun.config.upgrade import parse_net
 from netrun.net import Net
 
 CASES = [case for case in LAYERS if case.type.endswith("Attention") or case.type == "PositionEncoding"]
@@ -33,3 +35,20 @@ def test_equals_the_reference(case: LayerCase, device: Cuda) -> None:
     got, wanted = run(case, device), run(case, "reference")
     for name, value in wanted.items():
         np.testing.assert_allclose(got[name], value, 2e-4, 1e-5 * max(1.0, float(np.abs(value).max())), err_msg=name)
+
+
+@pytest.mark.parametrize("precision", ["BF16", "FP16"])
+def test_what_is_hidden_never_beats_a_low_score(precision: str, device: Cuda) -> None:
+    """Scores of -40000, which 16 bits hold: of four keys the first two may be seen, and get all of the weight."""
+    inputs = {"q": np.ones((1, 3, 1)), "k": np.full((1, 4, 1), -40000.0), "v": np.arange(4.0).reshape(1, 4, 1)}
+    inputs["length"] = np.full(1, 2.0)
+    layers = "".join(
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+        f"{' '.join(f'dim: {n}' for n in value.shape)} }} }} }} "
+        for name, value in inputs.items()
+    )
+    attention = 'layer { name: "t" type: "DotProductAttention" bottom: "q" bottom: "k" bottom: "v" bottom: "length" '
+    attention += 'top: "y" attention_param { scale: 1 } }'
+    with Net(parse_net(layers + attention)[0], schema.TEST, device=device, precision=precision) as net:
+        found = net.forward(**inputs)["y"]
+    np.testing.assert_allclose(np.array(found).ravel(), [0.5] * 3, 2**-8)

@@ -12,12 +12,17 @@ import pytest
 from netrun.compiler.graph import State, build
 from netrun.config import schema
 from netrun.config.upgrade import parse_net
+from netrun.cpu import dnnl
 from netrun.errors import ConfigError, DataError
 from netrun.net import Net
 
 RNG = np.random.default_rng(7)
 GAUSS = 'weight_filler { type: "gaussian" std: 0.5 } bias_filler { type: "gaussian" std: 0.3 }'
 Seen = Callable[[int, int, int], bool]
+LIBRARY = dnnl.library()
+HALVES = pytest.param("cpu", "BF16", marks=pytest.mark.skipif(
+    LIBRARY is None or not LIBRARY.multiplies_halves, reason="this processor does not multiply bfloat16, or no oneDNN"
+))  # fmt: skip
 
 
 def drawn(*shape: int) -> Any:
@@ -248,6 +253,30 @@ def test_padding_is_never_looked_at(kind: str, device: str) -> None:
                 blob.data[...] = value
             y = outcome(net, *alone)[0]
             near(found[0][0][n : n + 1, : y.shape[1]], y)
+
+
+# ----------------------------------------------------------------------------------------------------------- low scores
+@pytest.mark.parametrize("score", [-29990.0, -40000.0, -1e9, -1e30])
+@pytest.mark.parametrize("how", ["lengths", "mask", "causal"])
+@pytest.mark.parametrize(("device", "precision"), [("reference", "FP32"), ("cpu", "FP32"), HALVES])
+def test_what_is_hidden_never_beats_a_low_score(score: float, how: str, precision: str, device: str) -> None:
+    """Everything that is seen has one very low score: its weights are equal all the same, and the rest has none."""
+    steps = 4
+    query, key = np.ones((1, steps, 1), "float32"), np.full((1, steps, 1), score, "float32")
+    value = np.arange(1, steps + 1, dtype="float32").reshape(1, steps, 1)
+    seen = np.tril(np.ones((steps, steps), bool)) if how == "causal" else np.arange(steps)[None].repeat(steps, 0) < 2
+    more = {"lengths": [np.full(1, 2, "float32")], "mask": [seen[None].astype("float32")], "causal": []}[how]
+    body = f"attention_param {{ scale: 1 {'causal: true' if how == 'causal' else ''} }}"
+    text = f"precision: {precision}\n" + text_of("DotProductAttention", body, query, key, value, *more)
+    with Net(parse_net(text)[0], schema.TEST, device=device) as net:
+        found = outcome(net, query, key, value, *more)[0]
+        net.clear_param_diffs()
+        net.backward(y0=np.ones_like(found))
+        slope = np.array(net.blobs["x2"].diff)[0, :, 0]
+    wanted = [value[0, row, 0].mean() for row in seen]
+    np.testing.assert_allclose(found[0, :, 0], wanted, rtol=1e-6 if precision == "FP32" else 8e-3)
+    shares = (seen / seen.sum(1, keepdims=True)).sum(0)
+    np.testing.assert_allclose(slope, shares, rtol=1e-6 if precision == "FP32" else 8e-3)
 
 
 # ---------------------------------------------------------------------------------------------------------------- cache
