@@ -17,7 +17,6 @@ from . import debug, snapshot
 from .blob import not_copied
 from .compiler.sharing import Parameter
 from .config import schema
-from .config.paths import resolve
 from .expression import Rule, rule
 from .loss_scale import FIRST, LossScale
 from .net import Net
@@ -25,7 +24,7 @@ from .program import Call, Program, Recorder
 from .runner import Output, Runner
 from .session import Session, chance
 from .solver import Solver
-from .solver_nets import SolverNet, net_to_train, nets_to_test
+from .solver_nets import SolverNet
 from .sparse import asked_for, is_dense
 from .training import Training, record_update
 from .types import Shape, Tensor
@@ -112,46 +111,40 @@ class NetSolver(Solver):
         not_copied(self)
 
     def _build(self) -> None:
-        m = self.message
         self.memory: Visible = Visible(self.device)
         self.before_step: list[Callable[[], None]] = []
         """Called at the start of every iteration."""
         self.after_backward: list[Callable[[], None]] = []
         """Called when the gradients of an iteration are there, before the update."""
-        self.log(f"Initializing solver from parameters: \n{m}".rstrip(), "solver.cpp:45")
-        found = net_to_train(m, self.source, self.folder)
-        origin = f"from {found.what}" if " file: " in found.what else f"specified in {found.what}."
-        self.log(f"Creating training net {origin}", "solver.cpp:102")
-        self.net = self._open(found, "train")
+        self.test_nets = []
+        super()._build()
+
+    def _open_training(self, net: SolverNet) -> None:
+        self.net = self._open(net, "train")
         self.training = self._compile_update()
         for parameter in asked_for(self.training.recording.parameters):
             why = "a net that shows its diffs has all of it"
             self.log(is_dense(parameter, why), "solver.cpp:57", "W")
-        self._update_session = Session(
-            cast(Program, self.training.update), self.device, self.memory, self.net._engine.own
-        )
+        update = cast(Program, self.training.update)
+        self._update_session = Session(update, self.device, self.memory, self.net._engine.own)
         self._step, self._update = self.net.session, None
         self.runners = [NetRunner("train", self.net)]
         self._forward_only = self.runners[0].session.run
-        if m.weights:
-            names = [name.strip() for entry in m.weights for name in entry.split(",")]
-            self.load_weights([resolve(name, self.folder) for name in names])
-        self.test_nets = []
-        for i, other in enumerate(nets_to_test(m, self.source, self.folder)):
-            self.log(f"Creating test net (#{i}) specified by {other.what}", "solver.cpp:190")
-            self.test_nets.append(self._open(other, f"test{i}"))
-            if _tied_otherwise(self.test_nets[-1], self.net):
-                self.test_nets[-1].share_with(self.net)
-            self.runners.append(NetRunner(f"test{i}", self.test_nets[-1]))
         if self.net.graph.numerics.deterministic:
             self.log(chance(self.net._engine.now.whole.program), "solver.cpp:57")
-        self.log("Solver scaffolding done.", "solver.cpp:57")
+
+    def _open_test(self, net: SolverNet, number: int) -> Runner:
+        opened = self._open(net, f"test{number}")
+        self.test_nets.append(opened)
+        if _tied_otherwise(opened, self.net):
+            opened.share_with(self.net)
+        return NetRunner(f"test{number}", opened)
+
+    def _ready(self) -> None:
+        """Nothing: a net opens its data when it first runs."""
 
     def _open(self, found: SolverNet, stream: str) -> Net:
-        for notice in found.source.notices if found.source else ():
-            if notice not in self._told:  # the test nets are often the same file
-                self.log(notice, "upgrade_proto.cpp:79", "W")
-                self._told.add(notice)
+        self._tell_notices(found)
         net = self._new_net(
             found,
             device=self.device,
@@ -162,9 +155,7 @@ class NetSolver(Solver):
             threads=self.threads,
             source=found.source,
         )
-        for name in net.outputs:
-            self.log(f"This network produces output {name}", "net.cpp:244")
-        self.log("Network initialization done.", "net.cpp:257")
+        self._tell_outputs(net.outputs)
         return net
 
     def _new_net(self, found: SolverNet, **options: Any) -> Net:

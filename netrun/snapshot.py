@@ -185,7 +185,7 @@ def restore(solver: Solver, path: str) -> None:
         UsageError: the file is not there, or is no solver state.
         WeightsError: it does not belong to this net or this solver type.
     """
-    solver.forget()
+    solver.watch.forget()
     state = read_state(path)
     if state.seed is not None:
         solver.reseed(state.seed)
@@ -198,7 +198,8 @@ def restore(solver: Solver, path: str) -> None:
     solver.iteration = state.iter
     solver.schedule.current_step = state.current_step
     solver.schedule.best, solver.schedule.since = state.plateau_best, state.plateau_since
-    solver.losses, solver.resumed = list(state.recent_loss), True
+    solver.watch.begin(state.recent_loss)
+    solver.resumed = True
     passes = state.iter * max(solver.message.iter_size, 1)
     cursors = {(c.net, c.layer): c for c in state.cursor}
     for runner in solver.runners:

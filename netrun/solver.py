@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,9 +20,10 @@ from .config.paths import resolve
 from .config.source import Source
 from .config.upgrade import read_solver, upgrade_solver
 from .device import Device, open_device
+from .display import Display, log_outputs
 from .errors import DivergedError
 from .log import Log, silent
-from .loss_scale import FIRST
+from .losses import LossWatch
 from .params import LoadOptions, initialise, load
 from .program import MARKS, Program
 from .runner import Averages, Output, Runner, open_forward
@@ -35,20 +34,8 @@ from .training import Training, compile_training
 from .updates import correction, method_of
 from .varying import open_session
 
-
-class _Coming(NamedTuple):
-    """The loss of an iteration that may still run, and the learning rate it ran with."""
-
-    iteration: int
-    rate: float
-    loss: Callable[[], float]
-
-
 Action = Callable[[], str]
 """Asked once an iteration: "" go on, "snapshot", or "stop"."""
-
-WAITING = 0.1
-"""Share of the time spent waiting for data above which the log says so."""
 
 
 class Solver:
@@ -94,12 +81,8 @@ class Solver:
         self.seed = self.message.random_seed if self.message.random_seed >= 0 else secrets.randbits(31)
         self.prefix = snapshot.prefix_of(self.message, self.file)
         self.iteration = 0
-        self.losses: list[float] = []
-        """The last average_loss losses of this call of ``step``."""
+        self.watch = LossWatch(self.message.average_loss, self.schedule.trained)
         self.resumed = False
-        self.loss = float("nan")
-        """Their mean, as displayed."""
-        self._coming: deque[_Coming] = deque()
         self.threads = threads
         self.action: Action = lambda: ""
         self.on_iteration: list[Callable[[Solver, float], None]] = []
@@ -112,16 +95,25 @@ class Solver:
         self._build()
 
     # ------------------------------------------------------------------------------------------------------- building
-    def _where(self, *path: str | int) -> Any:
-        return self.source.where(*path) if self.source else None
-
     def _build(self) -> None:
         m = self.message
         self.log(f"Initializing solver from parameters: \n{m}".rstrip(), "solver.cpp:45")
         net = net_to_train(m, self.source, self.folder)
         origin = f"from {net.what}" if " file: " in net.what else f"specified in {net.what}."
         self.log(f"Creating training net {origin}", "solver.cpp:102")
-        graph = self._graph(net)
+        self._open_training(net)
+        if m.weights:
+            names = [name.strip() for entry in m.weights for name in entry.split(",")]
+            self.load_weights([resolve(name, self.folder) for name in names])
+        for i, net in enumerate(nets_to_test(m, self.source, self.folder)):
+            self.log(f"Creating test net (#{i}) specified by {net.what}", "solver.cpp:190")
+            self.runners.append(self._open_test(net, i))
+        self._ready()
+        self.log("Solver scaffolding done.", "solver.cpp:57")
+
+    def _open_training(self, net: SolverNet) -> None:
+        """Compile the training net, its gradients and the update; the first runner."""
+        m, graph = self.message, self._graph(net)
         self.training: Training = compile_training(graph, m, keep_all=m.debug_info)
         for notice in self.training.notices:
             self.log(notice, "solver.cpp:57", "W")
@@ -135,39 +127,42 @@ class Solver:
 
         self._step = open_session((recording, self.training.step), again, self.device, self.memory, own)
         self._update = Session(update, self.device, self.memory, own) if update else None
-        self.runners = [Runner("train", self.training.recording, self._step, self.seed, self.threads)]
+        self.runners = [Runner("train", recording, self._step, self.seed, self.threads)]
         self._forward_only = self._step.part(lambda origin: not origin.endswith(MARKS))
-        if m.weights:
-            names = [name.strip() for entry in m.weights for name in entry.split(",")]
-            self.load_weights([resolve(name, self.folder) for name in names])
         if graph.numerics.deterministic:
             self.log(chance(self.training.step), "solver.cpp:57")
-        self._build_tests()
+
+    def _open_test(self, net: SolverNet, number: int) -> Runner:
+        """Compile a test net, which has the training net's parameters."""
+        graph = self._graph(net)
+        take_over(graph, self.training.recording.graph, f"test net #{number}")
+        recording = record(graph)
+        initialise(recording, self.memory, self.seed)
+        session = open_forward(recording, self.device, self.memory, frozen=True)
+        return Runner(f"test{number}", recording, session, self.seed, self.threads)
+
+    def _ready(self) -> None:
+        """What is left to do when all nets are there."""
         for runner in self.runners:
             runner.open()
-        self.log("Solver scaffolding done.", "solver.cpp:57")
 
     def _graph(self, net: SolverNet) -> Graph:
+        self._tell_notices(net)
         folder = net.source.folder if net.source else self.folder
+        graph = build(net.message, net.source, net.state, seed=self.seed, folder=folder)
+        self._tell_outputs(name for name, _ in graph.outputs)
+        return graph
+
+    def _tell_notices(self, net: SolverNet) -> None:
         for notice in net.source.notices if net.source else ():
             if notice not in self._told:  # the test nets are often the same file
                 self.log(notice, "upgrade_proto.cpp:79", "W")
                 self._told.add(notice)
-        graph = build(net.message, net.source, net.state, seed=self.seed, folder=folder)
-        for name, _ in graph.outputs:
+
+    def _tell_outputs(self, names: Iterable[str]) -> None:
+        for name in names:
             self.log(f"This network produces output {name}", "net.cpp:244")
         self.log("Network initialization done.", "net.cpp:257")
-        return graph
-
-    def _build_tests(self) -> None:
-        for i, net in enumerate(nets_to_test(self.message, self.source, self.folder)):
-            self.log(f"Creating test net (#{i}) specified by {net.what}", "solver.cpp:190")
-            graph = self._graph(net)
-            take_over(graph, self.training.recording.graph, f"test net #{i}")
-            recording = record(graph)
-            initialise(recording, self.memory, self.seed)
-            session = open_forward(recording, self.device, self.memory, frozen=True)
-            self.runners.append(Runner(f"test{i}", recording, session, self.seed, self.threads))
 
     # -------------------------------------------------------------------------------------------------------- weights
     def load_weights(self, path: str | Sequence[str]) -> None:
@@ -197,7 +192,7 @@ class Solver:
 
     def snapshot(self) -> tuple[str, str]:
         """Write weights and state; returns their names."""
-        self.settle()
+        self.watch.settle()
         return snapshot.write(self)
 
     # -------------------------------------------------------------------------------------------------------- running
@@ -225,7 +220,7 @@ class Solver:
         if m.display and self.iteration % m.display == 0:
             self.runners[0].feed()
             self._forward_only()
-            smoothed = self._smooth(self.runners[0].loss())
+            smoothed = self.watch.smooth(self.runners[0].loss())
             self.log(f"Iteration {self.iteration}, loss = {smoothed:g}", "solver.cpp:327")
         if m.test_interval and self.iteration % m.test_interval == 0:
             self.test_all()
@@ -240,24 +235,21 @@ class Solver:
         """
         m = self.message
         if not self.resumed:  # as in Caffe; a state that was restored goes on where it was
-            self.losses.clear()
+            self.watch.begin()
         self.resumed = self.stopped = False
         stop = self.iteration + count
-        clock, shown, waited = time.perf_counter(), self.iteration, self.runners[0].waited
+        display = Display(self)
         while self.iteration < stop:
             if m.test_interval and self.iteration % m.test_interval == 0 and (self.iteration or m.test_initialization):
                 self.test_all()
                 if self.stopped:
                     break
-            display = bool(m.display) and self.iteration % m.display == 0
-            found = self._iterate()
-            self._coming.append(_Coming(self.iteration, self.rate, found))
-            self.settle(0 if display or self.schedule.watches_loss else self.device.ahead)
-            if display:
-                self._display(self.loss, time.perf_counter() - clock, self.iteration - shown)
-                if self.iteration > shown:  # the first batch is always waited for
-                    self._tell_waiting(time.perf_counter() - clock, self.runners[0].waited - waited)
-                clock, shown, waited = time.perf_counter(), self.iteration, self.runners[0].waited
+            shown = bool(m.display) and self.iteration % m.display == 0
+            loss = self._iterate()
+            self.watch.expect(self.iteration, self.rate, loss)
+            self.watch.settle(0 if shown or self.schedule.watches_loss else self.device.ahead)
+            if shown:
+                display.show()
             self.iteration += 1
             for listener in self.on_iteration:
                 listener(self, self.loss)
@@ -267,36 +259,7 @@ class Solver:
             if asked == "stop":
                 self.stopped = True
                 break
-        self.settle()
-
-    def settle(self, ahead: int = 0) -> None:
-        """Take in the losses of all iterations but the last ``ahead``.
-
-        A device that computes by itself (a GPU) is not waited for in every iteration: a loss is looked at when it is
-        displayed or saved, or is ``device.ahead`` iterations old.
-
-        Raises:
-            DivergedError: one is not a number any more.
-        """
-        while len(self._coming) > ahead:
-            iteration, rate, found = self._coming.popleft()
-            loss = found()
-            if not np.isfinite(loss):
-                self._coming.clear()
-                raise DivergedError(
-                    f"iteration {iteration}: the loss is {loss:g}",
-                    None,
-                    [
-                        f"learning rate {rate:g}; a smaller base_lr, clip_gradients or scaled inputs usually help",
-                        "the last snapshot is untouched",
-                    ],
-                )
-            self.loss = self._smooth(loss)
-            self.schedule.trained(iteration, self.loss)
-
-    def forget(self) -> None:
-        """Drop the losses that were not looked at: another run goes on from here."""
-        self._coming.clear()
+        self.watch.settle()
 
     def _settle_rate(self) -> None:
         """The learning rate of this iteration.
@@ -335,44 +298,10 @@ class Solver:
             self._update.run()
         return lambda: sum(found() for found in parts) / len(parts)
 
-    def _smooth(self, loss: float) -> float:
-        """The mean of the last average_loss losses, this one included."""
-        self.losses.append(loss)
-        del self.losses[: -max(self.message.average_loss, 1)]
-        return float(np.mean(self.losses))
-
-    def _display(self, loss: float, seconds: float, iterations: int) -> None:
-        speed = iterations / seconds if seconds > 0 and iterations else 0.0
-        every = self.message.display
-        spent = f"{speed:g} iter/s, {seconds:g}s/{every} iters"
-        self.log(f"Iteration {self.iteration} ({spent}), loss = {loss:g}", "solver.cpp:239")
-        self._log_outputs(self.runners[0].outputs(), "Train", "solver.cpp:258")
-        self.log(f"Iteration {self.iteration}, lr = {self.rate:g}", "sgd_solver.cpp:112")
-        scaling = self.training.scaling
-        if scaling is not None:
-            factor = FIRST + float(self._step.read(scaling.excess))
-            self.log(f"Iteration {self.iteration}, loss scale = {factor:g}", "sgd_solver.cpp:112")
-
-    def _tell_waiting(self, seconds: float, waited: float) -> None:
-        """How much of the time the net stood still for want of data, where that is worth a person's attention."""
-        if seconds > 0 and waited > WAITING * seconds:
-            self.log(
-                f"Waited {waited / seconds:.0%} of the time for data; see netrun time --data",
-                "data_reader.cpp:1",
-                "W",
-            )
-
-    def _log_outputs(self, outputs: Sequence[Output], phase: str, source: str) -> None:
-        number = 0
-        for output in outputs:
-            for line in output.lines(number, phase):
-                self.log(line, source)
-                number += 1
-
     # -------------------------------------------------------------------------------------------------------- testing
     def test_all(self) -> list[list[Output]]:
         """Run every test net over its test_iter batches; returns the mean outputs, net by net."""
-        self.settle()
+        self.watch.settle()
         found = []
         for i in range(len(self.runners) - 1):
             if self.stopped:
@@ -398,10 +327,20 @@ class Solver:
             self.log(f"Test loss: {averages.loss:g}", "solver.cpp:400")
         for notice in averages.notices:
             self.log(notice, "solver.cpp:414", "W")
-        self._log_outputs(averages.means, "Test", "solver.cpp:414")
+        log_outputs(self.log, averages.means, "Test", "solver.cpp:414")
         if index == 0:
             self.schedule.tested(averages.loss, {o.name: float(o.values.mean()) for o in averages.means})
         return averages.means
+
+    @property
+    def losses(self) -> list[float]:
+        """The last average_loss losses of this call of ``step``."""
+        return self.watch.last
+
+    @property
+    def loss(self) -> float:
+        """Their mean, as displayed; NaN before the first."""
+        return self.watch.mean
 
     @property
     def sessions(self) -> list[Session]:
