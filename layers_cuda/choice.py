@@ -6,7 +6,7 @@ import os
 
 from netrun.errors import UsageError, nearest
 
-VARIABLES = tuple(f"NETRUN_CUDA_{name}" for name in ("CACHE", "CTC", "DEBUG", "GEMM", "RNN", "TUNE"))
+VARIABLES = tuple(f"NETRUN_CUDA_{name}" for name in ("ADD", "CACHE", "CTC", "DEBUG", "GEMM", "RNN", "TUNE"))
 """The variables that a device reads when it is opened."""
 
 

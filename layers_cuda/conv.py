@@ -1,7 +1,8 @@
 """conv, conv_grad_x, conv_grad_w: a cuDNN plan; im2col and matrix products for what cuDNN does not take.
 
 A bias and a ReLU are fused where cuDNN has an engine for it, else one pointwise kernel adds them. With a 16-bit
-precision the operands are rounded into scratch first and the result is widened from there.
+precision the operands are rounded into scratch first and the result is widened from there. With the attribute ``add``
+(adding.py) the result is added to what is there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _LINE = 256
 class Case:
     """One of the three kernels on tensors: x N C S, w K C/groups kernel, y N K S'.
 
-    ``last``: their channels lie innermost in memory. ``within``: y is a part of a tensor of so many channels.
+    ``last``: their channels lie innermost in memory. ``within``: y is a part of a tensor of so many channels. ``add``:
+    the result is added to what is there.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Case:
     deterministic: bool = False
     last: bool = False
     within: int = 0
+    add: bool = False
 
     @staticmethod
     def of(call: Call) -> Case:
@@ -71,6 +74,7 @@ class Case:
         return Case(
             _KINDS[call.op.name], shapes[0], shapes[1], shapes[2], y.dtype, window, groups, bias, relu,
             precision=precision_of(call), deterministic=bool(call.attrs.get("deterministic")), last=last, within=within,
+            add=bool(call.attrs.get("add")),
         )  # fmt: skip
 
     @property
@@ -102,7 +106,7 @@ class Case:
             ones + w.stride, zeros + w.pad, zeros + w.pad_end, ones + w.dilation,
             tensor=self.precision.tensor, deterministic=self.deterministic,
             bias=self.bias and not storage, relu=self.relu and not storage, last=self.last,
-            within=self.within,
+            within=self.within, add=self.add,
         )  # fmt: skip
 
 
@@ -137,6 +141,14 @@ def takes_parts(device: Cuda, call: Call) -> bool:
         return False
     plan = _plan(device, case)
     return plan is not None and (plan.problem.bias, plan.problem.relu) == (case.bias, case.relu)
+
+
+def takes_sums(device: Cuda, call: Call) -> bool:
+    """Whether a convolution or a product runs with the attribute ``add``."""
+    if call.op.name == "gemm":
+        return True
+    case = Case.of(call)
+    return not case.empty and not case.storage and _plan(device, case) is not None
 
 
 def _sizes(case: Case, plan: Plan | None) -> list[int]:
@@ -212,8 +224,8 @@ def _product(
     if case.empty:
         return device.launcher.zero(result) if result.size else nothing
     areas = _carve(scratch, _sizes(case, plan))
-    if plan is None and case.last:
-        raise DeviceError("cuDNN has no plan for it with channels last")
+    if plan is None and (case.last or case.add):
+        raise DeviceError("cuDNN has no plan for it " + ("that adds" if case.add else "with channels last"))
     if plan is None:
         shaped = [a.reshape(s) for a, s in zip(arrays, (case.x, case.w, case.y), strict=True)]
         return _by_columns(device, call, case, shaped, areas[0])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def gemm(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
-    """Kernels.gemm, bound; with the attribute ``relu`` the result is rectified."""
+    """Kernels.gemm, bound; with the attribute ``relu`` the result is rectified, with ``add`` added to what is there."""
     a, b, c, y = args
     ta, tb, relu = call.attrs["ta"], call.attrs["tb"], bool(call.attrs.get("relu"))
     if y.size == 0:
@@ -28,9 +28,10 @@ def gemm(device: Cuda, call: Call, args: Sequence[Any], scratch: Any) -> Step:
     if at_once is not None:
         return at_once
     steps = [] if c is None else [device.part("pointwise", ((c,), y), call.origin, scratch, expr="a")]
+    add = bool(call.attrs.get("add"))
     if 0 not in a.shape:
-        steps.append(device.blas.matmul(a, b, y, ta, tb, precision_of(call), add=c is not None))
-    elif c is None:  # nothing to sum
+        steps.append(device.blas.matmul(a, b, y, ta, tb, precision_of(call), add=add or c is not None))
+    elif c is None and not add:  # nothing to sum
         steps.append(device.launcher.zero(y))
     if relu:
         steps.append(device.part("pointwise", ((y,), y), call.origin, scratch, expr="relu(a, 0)"))

@@ -18,10 +18,10 @@ from netrun.kernels import OPS
 from netrun.program import Call, Program
 from netrun.types import Spec, Tensor, itemsize, resolve_shape
 
-from . import batch, blas, half, lazy, stacks
+from . import adding, batch, blas, half, lazy, stacks
 from .capture import Bound, Captured, Stepwise
 from .choice import VARIABLES, chosen
-from .conv import has_plan, takes_parts
+from .conv import has_plan, takes_parts, takes_sums
 from .describe import describe
 from .dnn import Dnn, Plan
 from .dnn import declare as declare_dnn
@@ -37,7 +37,7 @@ from .prepare import prepare
 from .rnn import Stack, Stacks
 from .transfer import Downloads, Uploads
 
-OWN_BODIES = {**stacks.BODIES, **batch.BODIES}
+OWN_BODIES = {**stacks.BODIES, **batch.BODIES, **adding.BODIES}
 OWN_WORKSPACE = {**stacks.WORKSPACE, **batch.WORKSPACE}
 """Of kernels that only this device has, and only ``prepare`` puts into programs."""
 
@@ -95,7 +95,8 @@ class Cuda:
     In the environment, read here: NETRUN_CUDA_DEBUG=1 runs call by call and waits for each, so that an error names its
     call; NETRUN_CUDA_TUNE=1 measures the plans of every convolution and keeps the fastest; NETRUN_CUDA_GEMM=blas keeps
     cuBLASLt out; NETRUN_CUDA_RNN=cudnn gives recurrent layers to cuDNN where it computes the same,
-    NETRUN_CUDA_CTC=cudnn those sequences of CTC that it is for.
+    NETRUN_CUDA_CTC=cudnn those sequences of CTC that it is for; NETRUN_CUDA_ADD=own adds gradients up in kernels of
+    their own.
     """
 
     ahead = 2
@@ -108,6 +109,7 @@ class Cuda:
         self._gemm = chosen("NETRUN_CUDA_GEMM", "lt", "blas")
         self._recurrent = chosen("NETRUN_CUDA_RNN", "own", "cudnn")
         self._ctc = chosen("NETRUN_CUDA_CTC", "own", "cudnn")
+        self._sums = chosen("NETRUN_CUDA_ADD", "library", "own")
         self._here, self.lock = xp.cuda.Device(index), threading.RLock()
         self.use()
         self.stream = xp.cuda.Stream(non_blocking=True)
@@ -294,7 +296,10 @@ class Cuda:
     def prepare(self, program: Program) -> Program:
         """The program with convolutions that apply the ReLU behind them, and its numerics said by its calls."""
         sizes = self._rnn_sizes if self._recurrent == "cudnn" else None
-        return prepare(program, lambda call: has_plan(self, call), lambda call: takes_parts(self, call), sizes)
+        return prepare(
+            program, lambda call: has_plan(self, call), lambda call: takes_parts(self, call), sizes,
+            lambda call: self._sums == "library" and takes_sums(self, call),
+        )  # fmt: skip
 
     def _rnn_sizes(self, stack: Stack) -> tuple[int, int] | None:
         made = self.rnn.made(stack)

@@ -7,7 +7,7 @@ run, are updated together with the parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from netrun.kernels import CHANGES
 from netrun.program import Call, Program
 from netrun.types import PERSISTENT, Tensor
 
+from .adding import adds
 from .batch import SUMS
 from .norms import apart
 
@@ -35,17 +36,25 @@ SLOW = frozenset(
 _Key = tuple[Tensor, tuple[int, ...]]
 
 
-def fused(program: Program) -> Program:
+def _never(call: Call) -> bool:
+    return False
+
+
+def fused(program: Program, takes_sums: Callable[[Call], bool] = _never) -> Program:
     """The program with its pointwise calls fused and its normalisations taken apart.
 
     A program whose layers may run one by one, with somebody looking at what is between them, stays as it is.
+
+    Args:
+        takes_sums: whether the device runs a call with the attribute ``add`` (adding.py).
     """
-    return program if program.visible else _updated_last(_Fusing(apart(program)).run())
+    return program if program.visible else _updated_last(_Fusing(apart(program), takes_sums).run())
 
 
 class _Fusing:
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, takes_sums: Callable[[Call], bool]) -> None:
         self.program = program
+        self.added = adds(program, takes_sums)
         self.calls: list[Call | None] = list(program.calls)
         self.readers: dict[Tensor, list[int]] = {}
         self.changes: dict[Tensor, list[int]] = {}
@@ -78,6 +87,8 @@ class _Fusing:
             return
         inner = parse(call.attrs["expr"])
         if len(after) > 1 and any(isinstance(n, Apply) and n.op in SLOW for n in nodes(inner)):
+            return
+        if len(after) > 1 and self.added(call):
             return
         if any(i < at < max(after) for t in given for at in self.changes.get(t.root, ())):
             return

@@ -12,6 +12,7 @@ from netrun.program import Call, Program
 from netrun.storage import narrowed
 from netrun.types import PERSISTENT, Tensor
 
+from .adding import added
 from .casts import cast_together
 from .fusing import fused
 from .layout import CONVOLUTIONS, channels_last
@@ -37,6 +38,7 @@ def prepare(
     has_plan: Callable[[Call], bool] = _never,
     takes_parts: Callable[[Call], bool] = _never,
     sizes: Sizes | None = None,
+    takes_sums: Callable[[Call], bool] = _never,
 ) -> Program:
     """The program as a GPU runs it: fused, with its numerics in its calls and tensors, with channels last where tensor
     cores multiply, with pointwise calls fused, and without the concats whose parts can be written in place.
@@ -46,13 +48,14 @@ def prepare(
         takes_parts: whether it runs one with the attribute ``begin``.
         sizes: what cuDNN needs for a recurrent stack; None leaves those to own kernels. A program that is to give the
             same bits every time does so as well: cuDNN does not promise that.
+        takes_sums: whether it runs a convolution or a product with the attribute ``add``.
     """
     if sizes is not None and not program.numerics.deterministic:
         program = by_cudnn(program, sizes)
     made = _marked(_rectified(program))
     if program.numerics.precision != "FP32":
         made = narrowed(channels_last(made, has_plan))
-    return cast_together(joined(fused(made), takes_parts))
+    return cast_together(added(joined(fused(made, takes_sums), takes_parts), takes_sums))
 
 
 def _marked(program: Program) -> Program:

@@ -24,8 +24,8 @@ def make_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...
     """A function that makes stand-in devices; keywords replace libraries by name. Skips where there is no g++."""
     if fakecupy.COMPILER is None:
         pytest.skip("no g++: the stand-in GPU compiles its kernels with it")
-    for name in ("NETRUN_CUDA_DEBUG", "NETRUN_CUDA_TUNE", "NETRUN_CUDA_GEMM", "NETRUN_CUDA_RNN", "NETRUN_CUDA_CTC"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("ADD", "CTC", "DEBUG", "GEMM", "RNN", "TUNE"):
+        monkeypatch.delenv(f"NETRUN_CUDA_{name}", raising=False)
     monkeypatch.setenv("NETRUN_CUDA_CACHE", str(tmp_path))
 
     def make(**libraries: Any) -> Cuda:

@@ -107,6 +107,7 @@ class Cudnn(Classification):
         super().__init__()
         self.descriptors: dict[int, _Descriptor] = {}
         self.refuses = refuses or (lambda *_: False)
+        self.adds = True  # False: no engine adds to what is there
         self.executed: list[str] = []
         self.planned = 0
         self._next, self._error = 1, b""
@@ -163,7 +164,8 @@ class Cudnn(Classification):
         if descriptor.kind == 4:  # heuristics
             graph = self._graph(descriptor.values[201][0])
             asked = (graph.kind, graph.bias is not None, graph.relu, graph.dtype)
-            if self.refuses(*asked) or descriptor.values[200] == [2]:
+            refused = self.refuses(*asked) or (graph.add and not self.adds)
+            if refused or descriptor.values[200] == [2]:
                 return self._fail("no engine for this graph")
             descriptor.values["engines"] = [1, 2, 3]
         elif descriptor.kind == 5:  # plan
@@ -259,7 +261,9 @@ class Cudnn(Classification):
         wide = np.float64 if graph.dtype == "float64" else np.float32
 
         def run() -> None:
-            self.executed.append(graph.kind + " bias" * (bias is not None) + " relu" * graph.relu)
+            self.executed.append(
+                graph.kind + " bias" * (bias is not None) + " relu" * graph.relu + " add" * bool(graph.add)
+            )
             ctypes.memset(given[1003][0], 0xFF, {2: 4096}.get(made["engine"], 100))  # a workspace is the plan's to use
             a, f, b = (wide_of(v, wide) for v in (x, w, y))
             attrs: Any = {"window": graph.window, "groups": groups}

@@ -133,8 +133,12 @@ def large() -> list[Variant]:
     return made
 
 
+CLEAR: Variant = "clear", (("FIRST", "float"), ("WORD", "Bytes16"), ("CHUNK", "4096"))
+"""Which no row of the table reaches."""
+
+
 def many() -> Variant:
-    """update_many, which no row of the table reaches."""
+    """update_many, likewise."""
     device: Any = Device(collect=True)
 
     def array(*shape: int) -> Any:
@@ -179,14 +183,14 @@ def compile_them(jobs: Sequence[tuple[Variant, str]], report: dict[str, set[int]
 
 
 def test_every_file_is_compiled() -> None:
-    compiled = {file for file, _ in [*table("float32"), many()]}
+    compiled = {file for file, _ in [*table("float32"), CLEAR, many()]}
     assert compiled | {"precision"} == set(source.files())  # test_device.py compiles that one
 
 
 def test_files_compile_without_spills(capsys: pytest.CaptureFixture[str]) -> None:
     """Registers of every kernel are printed; one that spills fails."""
     report: dict[str, set[int]] = defaultdict(set)
-    variants = [*first_of_each(table("float32")), many(), ("precision", (("STORAGE", "__half"),))]
+    variants = [*first_of_each(table("float32")), CLEAR, many(), ("precision", (("STORAGE", "__half"),))]
     spills = compile_them([(v, NEAREST) for v in variants], report)
     with capsys.disabled():
         print(f"\nsm_{NEAREST} registers:", ", ".join(f"{n} {max(r)}" for n, r in sorted(report.items())))
@@ -197,7 +201,7 @@ def test_files_compile_without_spills(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.fixture(scope="session")
 def everything() -> list[Variant]:
     """What the tables reach, and what programs of every layer and net really use, in every precision."""
-    return list(dict.fromkeys([*table("float32"), *large(), many(), *used.variants()]))
+    return list(dict.fromkeys([*table("float32"), *large(), CLEAR, many(), *used.variants()]))
 
 
 def one_of_each_form(variants: Sequence[Variant]) -> list[Variant]:

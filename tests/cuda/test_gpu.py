@@ -10,6 +10,8 @@ import pytest
 import test_rnn
 from cases import KernelCase, compare, run_case
 from cases.kernels import KERNELS
+from test_adding import INCEPTION, SHARED, trained
+from test_adding import solver as adding
 from test_kept import inputs, pair, same
 from test_slices import BRANCHES, NET, SLICED, losses, ops, solver
 
@@ -277,3 +279,15 @@ def test_parts_of_a_concat(net: str, precision: str, near: float, gpu: Any) -> N
     with Solver(solver(precision, net), device=gpu) as run, Solver(solver("FP32", net), device="cpu") as plain:
         assert "concat" not in ops(run)
         np.testing.assert_allclose(losses(run), losses(plain), near, 1e-6)
+
+
+@pytest.mark.parametrize("more", ["", "iter_size: 2"])
+@pytest.mark.parametrize(("precision", "near"), [("FP32", 1e-4), ("TF32", 2e-2), ("BF16", 0.05)])
+@pytest.mark.parametrize("net", [INCEPTION, SHARED], ids=["inception", "shared"])
+def test_gradients_are_added(net: str, precision: str, near: float, more: str, gpu: Any) -> None:
+    """By cuDNN and cuBLAS, to what is there."""
+    _, got, values = trained(adding(net, precision, more), gpu)
+    _, wanted, exact = trained(adding(net, "FP32", more), "cpu")
+    np.testing.assert_allclose(got, wanted, near, near / 100)
+    for value, right in zip(values, exact, strict=True):
+        np.testing.assert_allclose(value, right, 0, near * max(1.0, float(np.abs(right).max())))

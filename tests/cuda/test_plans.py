@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from layers_cuda import lazy
-from layers_cuda.conv import Case, has_plan, takes_parts
+from layers_cuda.adding import is_sum
+from layers_cuda.conv import Case, has_plan, takes_parts, takes_sums
 from layers_cuda.dnn import Dnn, Problem, declare
 from layers_cuda.plans import CAP, Plans
 from layers_cuda.precision import PRECISIONS
@@ -79,6 +80,8 @@ def variants(call: Any) -> Iterator[Problem]:
         yield problem
         if precision.tensor:  # what layout.py asks for
             yield replace(problem, last=True)
+        if case.kind != "fprop":  # what adding.py asks for
+            yield replace(problem, add=True, last=precision.tensor)
         if precision.name == "FP32":
             yield replace(problem, deterministic=True)
 
@@ -140,6 +143,22 @@ def test_every_branch_of_googlenet_is_written_and_read_in_place(precision: str, 
     assert not {"concat", "slice", "split"} & {call.op.name for call in made.calls}
     assert sum("begin" in call.attrs for call in made.calls if call.op.name == "conv") == 36
     assert sum("cut" in call.attrs for call in made.calls) == 36
+
+
+@pytest.mark.parametrize("precision", ["FP32", "TF32", "BF16", "FP16"])
+def test_branches_of_googlenet_add_their_gradients_up(precision: str, planner: Dnn) -> None:
+    """Three contributions of each inception's four; none is added up by a kernel but those of two more losses."""
+    message, source = read_net(str(CONFIGS / "imagenet" / "googlenet" / "train_val.prototxt"))
+    message.precision = precision  # type: ignore[assignment]
+    graph = build_with(message, source, State(schema.TRAIN), ["data=32,3,224,224"])
+    step = compile_training(graph, schema.SolverParameter(base_lr=0.1, lr_policy="fixed")).step
+    device: Any = SimpleNamespace(plans=Plans(planner, "H200"))
+    made = prepare(
+        elide_copies(step)[0], lambda call: has_plan(device, call), lambda call: takes_parts(device, call), None,
+        lambda call: takes_sums(device, call),
+    )  # fmt: skip
+    assert sum(bool(call.attrs.get("add")) for call in made.calls) == 27
+    assert [len(call.reads()) for call in made.calls if is_sum(call)] == [2, 2]
 
 
 def test_a_plan_outlives_the_process(planner: Dnn) -> None:
