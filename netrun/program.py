@@ -101,6 +101,7 @@ class Program:
     device that prepares it may compute and store in. ``visible``: kept tensors that somebody may read and write
     between the calls of one layer and those of the next, which may run alone; a device may have them in a form of its
     own, and then says in ``homes`` where. ``scales``: those that hold a multiple of what is seen, and the number.
+    ``flats``: tensors in which others lie side by side (compiler/together.py), and these.
     ``batch``: how many samples a run takes; 0 where nobody knows.
     """
 
@@ -114,6 +115,7 @@ class Program:
     homes: Mapping[Tensor, Home] = field(default_factory=dict)
     scales: Mapping[Tensor, Tensor] = field(default_factory=dict)
     batch: int = 0
+    flats: Mapping[Tensor, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that owns memory, in order of first use."""
@@ -122,8 +124,9 @@ class Program:
         return list(seen)
 
     def persistent(self) -> list[Tensor]:
-        """The tensors whose values outlive a run."""
-        return [t for t in self.tensors() if t.kind in PERSISTENT or t in self.keeps]
+        """The tensors whose values outlive a run; of those that lie side by side each."""
+        every = dict.fromkeys(m for t in self.tensors() for m in self.flats.get(t, (t,)))
+        return [t for t in every if t.kind in PERSISTENT or t in self.keeps]
 
     def having(self, calls: Iterable[Call]) -> Program:
         """The same program with other calls."""

@@ -11,90 +11,18 @@ import numpy as np
 
 from .compiler.passes import constant_calls, drop_unread, elide_copies
 from .compiler.plan import Plan, plan, size_of
+from .compiler.together import Column
 from .device import Array, Device, Step
 from .errors import DataError, OutOfMemoryError
-from .homes import Seen, later, read, write
+from .homes import later, read, write
 from .kernels import CHANGES
+from .memory import SHARED, Memory, joined, side_by_side
 from .program import Arg, Call, Home, Program
 from .shortage import shortage
-from .types import PERSISTENT, PLAIN, Shape, Spec, Tensor
+from .types import PERSISTENT, Shape, Tensor
 
 Fed = tuple[tuple[int, tuple[Shape, ...]], ...]
 """Positions of data layers, and the shapes that each brings."""
-
-
-class Memory:
-    """Arrays that outlive a run, by tensor name: parameters, solver history. Sessions that get one share it.
-
-    The same name under another shape is the same memory, if that is large enough: what sessions for other shapes need
-    (:class:`netrun.varying.Varying`).
-    """
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self.version = 0
-        """Grows with every change through this object or a session over it."""
-        self._blocks: dict[str, tuple[int, Any]] = {}
-        self._arrays: dict[tuple[str, Spec], Array] = {}
-        self._packed: dict[tuple[str, Spec], Array] = {}
-        self._seen: dict[Any, Seen] = {}
-        self.foreign: set[tuple[str, Spec]] = set()
-        """Arrays in a form that is this device's own."""
-
-    def array(self, tensor: Tensor) -> Array:
-        """The tensor's array, made and zeroed when first asked for."""
-        found = self._arrays.get((tensor.name, tensor.spec))
-        if found is None:
-            size, block = self._blocks.get(tensor.name, (-1, None))
-            wanted = size_of(tensor.spec, self.device)
-            fresh = size < wanted
-            if fresh:
-                block = self.device.allocate(max(wanted, 1))
-                self._blocks[tensor.name] = wanted, block
-            found = self._arrays[tensor.name, tensor.spec] = self.device.array(block, 0, tensor.spec)
-            if fresh:
-                kind = "float32" if "float" in tensor.dtype else tensor.dtype
-                zeros = np.zeros(tensor.shape, kind) if tensor.spec.layout == PLAIN else np.zeros(found.shape, "uint8")
-                self.device.write(found, zeros)
-        return found
-
-    def packed(self, tensor: Tensor) -> Array:
-        """A parameter's copy in a layout of the device's own: one for all frozen sessions that want that layout."""
-        key = tensor.name, tensor.spec
-        if key not in self._packed:
-            block = self.device.allocate(max(size_of(tensor.spec, self.device), 1))
-            self._packed[key] = self.device.array(block, 0, tensor.spec)
-        return self._packed[key]
-
-    def seen(self, tensor: Tensor, home: Home, scale: Tensor | None) -> Seen:
-        """What stands for a kept tensor that lies in ``home``, times ``scale``; the same whenever it is asked for."""
-        key = tensor.name, tensor.spec, home.tensor.spec, home.axes, scale is not None
-        if key not in self._seen:
-            if home.tensor is not tensor:
-                self.foreign.add((home.tensor.name, home.tensor.spec))
-            factor = None if scale is None else self.array(scale)
-            array, spec = self.array(home.tensor), home.tensor.spec
-            if spec.layout != PLAIN and isinstance(array, np.ndarray):
-                device: Any = self.device  # one that lays arrays out knows what is in them
-                array = device.laid(array, spec)
-            self._seen[key] = Seen(self.device, array, tensor.spec, home.axes, factor)
-        return self._seen[key]
-
-    def holds(self, tensor: Tensor) -> bool:
-        """Whether the tensor has its array already, in its shape."""
-        return (tensor.root.name, tensor.root.spec) in self._arrays
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._blocks
-
-    def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
-        """A host copy."""
-        return self.device.read(self.array(tensor))
-
-    def write(self, tensor: Tensor, values: Any) -> None:
-        """Set from the host."""
-        self.version += 1
-        self.device.write(self.array(tensor), values)
 
 
 class Room:
@@ -108,10 +36,6 @@ class Room:
         if size > self.size:
             self.block, self.size = self.device.allocate(size), size
         return self.block
-
-
-SHARED = frozenset({"learned", "statistic", "history"})
-"""Kinds that nets of one training share."""
 
 
 @dataclass
@@ -164,7 +88,7 @@ class Session:
         self.own = own or Memory(device)
         elided, self._alias = elide_copies(program)
         wanted = drop_unread(elided)
-        self.program = device.prepare(wanted)
+        self.program = joined(device.prepare(wanted), device, self._lie)
         constant = constant_calls(self.program, SHARED) if frozen else []
         self._constants = {t.root for call in constant for t in call.writes()}
         copies = [c for c in constant if c.op.name == "copy" and c.reads()[0].root.kind in SHARED]
@@ -213,7 +137,12 @@ class Session:
         found = self._roots[root]
         return found if tensor.shape == root.shape else self.device.view(found, tensor.shape)
 
+    def _lie(self, sets: list[Column]) -> bool:
+        return side_by_side(sets, self.shared, self.own)
+
     def _place(self, root: Tensor) -> Array:
+        if root in self.program.flats and root.kind in PERSISTENT:
+            return (self.shared if root.kind in SHARED else self.own).flat(self.program.flats[root])
         if root.kind in SHARED:
             return self.shared.array(root)
         if root.kind in PERSISTENT:
@@ -308,3 +237,6 @@ class Session:
                 self.device.synchronize()
                 spent[i] += time.perf_counter() - start
         return [Timing(call, s / rounds) for call, s in zip(self.program.calls, spent, strict=True)]
+
+
+__all__ = ["SHARED", "Fed", "Memory", "Room", "Session", "Timing", "chance"]

@@ -24,6 +24,7 @@ from .display import Display, log_outputs
 from .errors import DivergedError
 from .log import Log, silent
 from .losses import LossWatch
+from .memory import reserve
 from .params import LoadOptions, initialise, load
 from .program import MARKS, Program
 from .runner import Averages, Output, Runner, open_forward
@@ -117,8 +118,9 @@ class Solver:
         self.training: Training = compile_training(graph, m, keep_all=m.debug_info)
         for notice in self.training.notices:
             self.log(notice, "solver.cpp:57", "W")
-        initialise(self.training.recording, self.memory, self.seed)
         own = Memory(self.device)
+        reserve(self.training.programs, self.device, self.memory, own)
+        initialise(self.training.recording, self.memory, self.seed)
         recording, update = self.training.recording, self.training.update
 
         def again(graph: Graph) -> tuple[Recording, Program]:

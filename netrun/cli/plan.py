@@ -9,6 +9,7 @@ from ..compiler.plan import plan
 from ..compiler.record import record
 from ..compiler.summary import size_text
 from ..device import open_device
+from ..memory import joined
 from ..program import Program
 from ..runner import forward_program
 from ..training import compile_training
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     found = []
     for name, program in programs:
         elided, _ = elide_copies(program)
-        prepared = device.prepare(drop_unread(elided))
+        prepared = joined(device.prepare(drop_unread(elided)), device, lambda sets: True)
         memory = plan(prepared, device)
         numbers = {
             "name": name,

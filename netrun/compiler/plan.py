@@ -6,6 +6,7 @@ last. Places are given largest first, at the lowest offset that is free for the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,15 @@ def size_of(spec: Spec, device: Device | None) -> int:
 def aligned(nbytes: int) -> int:
     """Rounded up to the alignment of every tensor."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def places(members: Sequence[Tensor]) -> tuple[list[int], int]:
+    """The bytes at which tensors of a column begin, each on a cache line of its own, and the bytes of all."""
+    found, at = [], 0
+    for tensor in members:
+        found.append(at)
+        at += aligned(tensor.spec.nbytes)
+    return found, at
 
 
 @dataclass
@@ -65,8 +75,9 @@ class _Slot:
 
 def plan(program: Program, device: Device | None = None) -> Plan:
     """Place every transient tensor of the program."""
-    held = {t for t in program.tensors() if t.kind in PERSISTENT or t in program.keeps}
-    slots = _slots(program, held, device)
+    inside = {t: flat for flat, members in program.flats.items() for t in members}
+    held = {t for t in program.tensors() if (t.kind in PERSISTENT or t in program.keeps) and t not in inside}
+    slots = _slots(program, held, inside, device)
     result = Plan(held=sum(aligned(size_of(t.spec, device)) for t in held))
     result.naive = sum(aligned(size_of(t.spec, device)) for slot in slots for t in slot.tensors)
     taken = np.empty((4, len(slots)), np.int64)  # first and last call, offset and end of every slot that has its place
@@ -75,6 +86,9 @@ def plan(program: Program, device: Device | None = None) -> Plan:
         taken[:, count] = slot.first, slot.last, offset, offset + slot.nbytes
         result.offsets.update(dict.fromkeys(slot.tensors, offset))
         result.arena = max(result.arena, offset + slot.nbytes)
+    for flat, members in program.flats.items():
+        if flat in result.offsets:
+            result.offsets.update(zip(members, (result.offsets[flat] + at for at in places(members)[0]), strict=True))
     if device is not None:
         result.scratch = max((device.workspace(call) for call in program.calls), default=0)
     return result
@@ -93,16 +107,20 @@ def _lowest(taken: npt.NDArray[np.int64], slot: _Slot) -> int:
     return int(free[gaps[0]] if gaps.size else filled[-1])
 
 
-def _slots(program: Program, held: set[Tensor], device: Device | None) -> list[_Slot]:
+def _slots(program: Program, held: set[Tensor], inside: Mapping[Tensor, Tensor], device: Device | None) -> list[_Slot]:
+    """What needs a place, in order of its making. ``inside``: of what lies beside others the flat tensor, whose place
+    it shares."""
     first: dict[Tensor, int] = {}
     last: dict[Tensor, int] = {}
     for i, call in enumerate(program.calls):
         for tensor in call.tensors():
-            first.setdefault(tensor.root, i)
-            last[tensor.root] = i
+            owner = inside.get(tensor.root, tensor.root)
+            first.setdefault(owner, i)
+            last[owner] = i
     slot_of: dict[Tensor, _Slot] = {}
     for i, call in enumerate(program.calls):
-        for out in dict.fromkeys(t.root for t in call.writes()):
+        for root in dict.fromkeys(t.root for t in call.writes()):
+            out = inside.get(root, root)
             if out in held or out in slot_of:
                 continue
             over = _in_place(call, i, out, last, held)
@@ -130,7 +148,7 @@ def _in_place(call: Call, i: int, out: Tensor, last: dict[Tensor, int], held: se
         if (
             isinstance(x, Tensor)
             and x.root not in held
-            and last[x.root] == i
+            and last.get(x.root) == i  # what lies beside others has no place of its own
             and x.shape == written.shape
             and x.root.spec.nbytes == out.spec.nbytes
             and x.dtype == written.dtype

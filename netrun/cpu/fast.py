@@ -65,6 +65,8 @@ class Fast(Reference):
     name = "cpu"
     lean = True
     """What keeps little runs faster here: calls are fused, arrays laid out (netrun.lean)."""
+    joins = True
+    """Starting an update takes as long as a small one: many are better one (netrun.compiler.together)."""
 
     def __init__(self, numpy: bool = False) -> None:
         super().__init__()
