@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import cpukernels
 import fakecupy
 import fakelibs
 
@@ -22,7 +23,7 @@ from layers_cuda.device import Cuda
 @pytest.fixture
 def make_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Cuda]:
     """A function that makes stand-in devices; keywords replace libraries by name. Skips where there is no g++."""
-    if fakecupy.COMPILER is None:
+    if cpukernels.COMPILER is None:
         pytest.skip("no g++: the stand-in GPU compiles its kernels with it")
     for name in ("ADD", "CTC", "DEBUG", "GEMM", "RNN", "TUNE"):
         monkeypatch.delenv(f"NETRUN_CUDA_{name}", raising=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
-import fakecupy
+import fakestream
 import numpy as np
 from fakebase import memory, quiet
 from fakernn import REFERENCE, Recurrent
@@ -64,5 +64,5 @@ class Classification(Recurrent):
                 memory(losses, (streams,), (1,), "float32")[n] = one[0]
                 made[: steps[n], n] = found[: steps[n], 0]
 
-        fakecupy.submit("ctc", quiet(run))
+        fakestream.submit("ctc", quiet(run))
         return 0

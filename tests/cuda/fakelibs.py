@@ -1,7 +1,7 @@
 """Stand-ins for libcudnn and libcublas: the same C functions on the memory of fakecupy, in plain NumPy.
 
 They take what layers_cuda hands to ctypes (integers and addresses) and follow the documented meaning: column-major
-matrices, descriptors with attributes, plans that are refused. Work goes through fakecupy.submit, so it can be captured.
+matrices, descriptors with attributes, plans that are refused. Work goes through fakestream.submit: it can be captured.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-import fakecupy
+import fakestream
 import numpy as np
 from fakebase import Library, bits_of, memory, quiet, wide_of
 from fakectc import Classification
@@ -79,7 +79,7 @@ class Cublas(Library):
             found = one * product + (add * wide_of(result, wide) if add else 0)
             result[...] = bits_of(found) if kind is np.uint16 else found
 
-        fakecupy.submit("gemm", quiet(run))
+        fakestream.submit("gemm", quiet(run))
         return 0
 
 
@@ -280,7 +280,7 @@ class Cudnn(Classification):
             out = np.maximum(out, 0) if graph.relu else out
             written[...] = bits_of(out) if graph.dtype == "bfloat16" else out
 
-        fakecupy.submit("cudnn", quiet(run))
+        fakestream.submit("cudnn", quiet(run))
         return 0
 
 

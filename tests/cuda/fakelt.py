@@ -7,7 +7,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-import fakecupy
+import fakestream
 import numpy as np
 from fakebase import Library, bits_of, memory, quiet, wide_of
 
@@ -136,5 +136,5 @@ class CublasLt(Library):
                 bits_of(product) if kinds[2] is np.uint16 else product
             )
 
-        fakecupy.submit("matmul", quiet(run))
+        fakestream.submit("matmul", quiet(run))
         return 0

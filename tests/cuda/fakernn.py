@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-import fakecupy
+import fakestream
 import numpy as np
 from fakebase import Library, memory, quiet
 
@@ -219,7 +219,7 @@ class Recurrent(Library):
                 values = np.concatenate(outs, 2)
             self._array(y_desc, y)[...] = values
 
-        fakecupy.submit("rnn forward", quiet(run))
+        fakestream.submit("rnn forward", quiet(run))
         return 0
 
     def _check_lengths(self, lengths: int, shape: Any) -> None:
@@ -271,7 +271,7 @@ class Recurrent(Library):
                 slope = total
             self._array(x_desc, dx)[...] = slope
 
-        fakecupy.submit("rnn data", quiet(run))
+        fakestream.submit("rnn data", quiet(run))
         return 0
 
     def _back(
@@ -328,5 +328,5 @@ class Recurrent(Library):
                     outs.append(y_walk)
                 values = np.concatenate(outs, 2)
 
-        fakecupy.submit("rnn weights", quiet(run))
+        fakestream.submit("rnn weights", quiet(run))
         return 0

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import cpukernels
 import fakecupy
 import numpy as np
 from cases.kernels import KERNELS
@@ -82,7 +83,7 @@ class Memory:
 # -------------------------------------------------------------------------------------------------------------- compile
 def compiled(kernel: Kernel) -> Any:
     """The kernel as a C function that gives back what went wrong, or None."""
-    return _function(fakecupy._compiled(source_of(kernel.file, kernel.defines)), kernel.name)
+    return _function(cpukernels.compiled(source_of(kernel.file, kernel.defines)), kernel.name)
 
 
 def _function(library: ctypes.CDLL, name: str) -> Any:
@@ -95,7 +96,7 @@ def compile_all(kernels: Iterable[Kernel]) -> None:
     """Fill the cache of compiled files with every core."""
     sources = dict.fromkeys(source_of(k.file, k.defines) for k in kernels)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fakecupy._compiled, sources):
+        for _ in pool.map(cpukernels.compiled, sources):
             pass
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import fakecupy
 import fakelibs
+import fakestream
 import numpy as np
 import pytest
 from fakebase import bits_of, wide_of
@@ -69,9 +70,9 @@ def test_a_large_value_written_again_travels_ahead(device: Cuda) -> None:
     array = device.array(device.allocate(4 << 20), 0, Spec((1 << 20,)))
     kinds = []
     for i in range(6):
-        fakecupy.log.clear()
+        fakestream.log.clear()
         device.write(array, np.full(1 << 20, i))
-        kinds.append(len(fakecupy.log))
+        kinds.append(len(fakestream.log))
     assert kinds == [1, 1, 1, 2, 2, 2], "through the ring at first, then host to buffer and buffer to home"
 
 
@@ -169,11 +170,11 @@ def test_sources_flatten() -> None:
 # -------------------------------------------------------------------------------------------------------------- capture
 def counting(device: Cuda) -> tuple[list[int], Any]:
     ran: list[int] = []
-    return ran, lambda: fakecupy.submit("count", lambda: ran.append(1))
+    return ran, lambda: fakestream.submit("count", lambda: ran.append(1))
 
 
 def test_first_by_call_then_as_a_graph(device: Cuda) -> None:
-    fakecupy.log.clear()
+    fakestream.log.clear()
     ran, step = counting(device)
     run = device.capture([step, step])
     totals = []
@@ -182,7 +183,7 @@ def test_first_by_call_then_as_a_graph(device: Cuda) -> None:
         totals.append(len(ran))
     assert totals == [2, 4, 6, 8], "a capture itself runs nothing, each run runs all"
     assert isinstance(run, Captured)
-    assert fakecupy.log.count("graph") == 3
+    assert fakestream.log.count("graph") == 3
 
 
 def test_python_steps_cut_the_graph(device: Cuda) -> None:
@@ -200,16 +201,16 @@ def test_python_steps_cut_the_graph(device: Cuda) -> None:
     assert len(run.parts) == 3
     for i in range(4):
         device.write(x, [i, 1, 2])
-        fakecupy.log.clear()
+        fakestream.log.clear()
         run()
         assert device.read(y).tolist() == [2 * i, 2, 4]
-        assert fakecupy.log.count("graph") == (0 if i == 0 else 2)
+        assert fakestream.log.count("graph") == (0 if i == 0 else 2)
     assert len(ran) == 12
 
 
 def test_what_cannot_be_captured_runs_call_by_call(device: Cuda) -> None:
     ran, step = counting(device)
-    run = device.capture([step, lambda: fakecupy.refuse_in_capture("a host call")])
+    run = device.capture([step, lambda: fakestream.refuse_in_capture("a host call")])
     run()
     with pytest.warns(UserWarning, match="device cuda:0 runs call by call, without a CUDA graph: .*a host call"):
         run()
@@ -325,9 +326,9 @@ def updates(device: Cuda, count: int, share: bool) -> tuple[list[Any], list[Any]
 def test_updates_of_one_rule_are_one_launch(share: bool, launches: int, device: Cuda) -> None:
     steps, weights, before = updates(device, 5, share)
     run = device.capture(steps)
-    fakecupy.log.clear()
+    fakestream.log.clear()
     run()
-    assert len(fakecupy.log) == launches
+    assert len(fakestream.log) == launches
     for i, (w, old) in enumerate(zip(weights, before, strict=True)):
         moved = {0: -0.5, 1: 1.0}[i % 2] * (2 if share and i in (0, 4) else 1)
         np.testing.assert_allclose(w, old + moved)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import fakecupy
+import fakestream
 import numpy as np
 import pytest
 
@@ -94,10 +94,10 @@ def test_what_a_residual_block_becomes(make_device: Make) -> None:
 def test_updates_of_statistics_are_one_launch_each_kind(make_device: Make) -> None:
     with Solver(solver("FP32"), device=make_device()) as run:
         run.step(1)
-        fakecupy.log.clear()
+        fakestream.log.clear()
         run.step(1)
-        assert "update" not in fakecupy.log
-        assert fakecupy.log.count("update_many") == 3  # parameters, means and variances, factors
+        assert "update" not in fakestream.log
+        assert fakestream.log.count("update_many") == 3  # parameters, means and variances, factors
 
 
 # ------------------------------------------------------------------------------------------------------------- rules

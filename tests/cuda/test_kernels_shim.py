@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import fakecupy
+import cpukernels
 import numpy as np
 import pytest
 import shim
@@ -23,7 +23,7 @@ from netrun.kernels import IN_PLACE, OPS
 from netrun.program import Call
 from netrun.types import Spec, Tensor, Window
 
-pytestmark = pytest.mark.skipif(fakecupy.COMPILER is None, reason="no g++: the shim compiles the kernels with it")
+pytestmark = pytest.mark.skipif(cpukernels.COMPILER is None, reason="no g++: the shim compiles the kernels with it")
 
 DTYPES = ("float32", "float64")
 SEEDS = (None, 1)

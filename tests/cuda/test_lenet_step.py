@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fakecupy
+import fakestream
 import numpy as np
 import pytest
 from fakelibs import Cudnn
@@ -67,7 +67,7 @@ def test_lenet_equals_the_cpu(debug: bool, make_device: Make, tmp_path: Path, mo
     library = Cudnn()
     device = make_device(cudnn=library)
     file = lenet(tmp_path, 4)
-    fakecupy.log.clear()
+    fakestream.log.clear()
     losses, values = train(file, device, 4, 4)
     wanted, reference = train(file, "cpu", 4, 4)
     np.testing.assert_allclose(losses, wanted, 2e-5)
@@ -76,7 +76,7 @@ def test_lenet_equals_the_cpu(debug: bool, make_device: Make, tmp_path: Path, mo
         np.testing.assert_allclose(
             value, reference[name], 2e-4, 1e-6 + 1e-4 * np.abs(reference[name]).max(), err_msg=name
         )
-    assert fakecupy.log.count("graph") == (0 if debug else 3), "call by call once, then replayed"
+    assert fakestream.log.count("graph") == (0 if debug else 3), "call by call once, then replayed"
     assert library.executed.count("fprop bias") == 2 * 4
 
 

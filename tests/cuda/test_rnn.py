@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-import fakecupy
+import fakestream
 import numpy as np
 import pytest
 from cases.layers import LAYERS, LayerCase
@@ -222,11 +222,11 @@ def test_weights_are_packed_once_where_they_stay(chosen: Any) -> None:
     session = Session(alone, device, frozen=True)
     session.feed({name: np.ones(t.shape, "float32") for name, t in alone.feeds.items()})
     session.run()
-    fakecupy.log.clear()
+    fakestream.log.clear()
     session.run()
     session.run()
-    assert "memcpy" not in fakecupy.log
-    assert fakecupy.log.count("rnn forward") == 2
+    assert "memcpy" not in fakestream.log
+    assert fakestream.log.count("rnn forward") == 2
 
 
 def test_own_kernels_where_the_same_bits_are_wanted_or_cudnn_refuses(chosen: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import fakecupy
+import cpukernels
 import numpy as np
 import pytest
 import shim
@@ -16,7 +16,7 @@ from layers_cuda import source
 from netrun.cpu.reference import Reference
 from netrun.types import Spec
 
-pytestmark = pytest.mark.skipif(fakecupy.COMPILER is None, reason="no g++: the shim compiles the kernels with it")
+pytestmark = pytest.mark.skipif(cpukernels.COMPILER is None, reason="no g++: the shim compiles the kernels with it")
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:

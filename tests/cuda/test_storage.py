@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cpukernels
 import fakecupy
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def rounded(values: Any, storage: str) -> Any:
 
 
 # -------------------------------------------------------------------------------------------------------------- kernels
-@pytest.mark.skipif(fakecupy.COMPILER is None, reason="no g++: the shim compiles the kernels with it")
+@pytest.mark.skipif(cpukernels.COMPILER is None, reason="no g++: the shim compiles the kernels with it")
 @pytest.mark.parametrize(
     ("case", "storage"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fakecupy
+import fakestream
 import numpy as np
 import pytest
 from test_lenet_step import batches, lenet
@@ -36,7 +37,7 @@ def adding(device: Cuda, count: int) -> tuple[Any, Any, Callable[[], None]]:
 @pytest.mark.parametrize("count", [4, SLOT // 16, LARGE // 4 + 7], ids=["small", "ring", "ahead"])
 def test_every_value_is_seen_once(count: int, device: Cuda) -> None:
     """More writes than there are slots, each read by a step behind it."""
-    with fakecupy.late(device.stream.ptr):
+    with fakestream.late(device.stream.ptr):
         array, total, step = adding(device, count)
         rounds = SMALL_SLOTS + 3 if count == 4 else 4 * SLOTS
         for i in range(rounds):
@@ -61,7 +62,7 @@ def test_an_event_that_nobody_waits_for_shows(which: str, device: Cuda, monkeypa
     monkeypatch.setattr(fakecupy.Stream, "wait_event", skipped)
     if which == "free":
         monkeypatch.setattr(fakecupy.Event, "synchronize", lambda self: None)
-    with fakecupy.late(device.stream.ptr):
+    with fakestream.late(device.stream.ptr):
         array, total, step = adding(device, count)
         for i in range(12):
             device.write(array, np.full(count, i, "float32"))
@@ -74,7 +75,7 @@ def test_a_batch_may_be_early_and_the_steps_late(device: Cuda) -> None:
     """The side stream runs at once, everything else when it is asked for."""
     count = LARGE // 4
     side = device._uploads.side
-    with fakecupy.late(device.stream.ptr):
+    with fakestream.late(device.stream.ptr):
         array, total, step = adding(device, count)
         for i in range(12):
             device.write(array, np.full(count, i, "float32"))
@@ -98,7 +99,7 @@ def test_training_is_the_same(make_device: Make, tmp_path: Path) -> None:
 
             feed(solver, 0.0)
             solver.on_iteration.append(feed)
-            with fakecupy.late(device.stream.ptr) if isinstance(device, Cuda) else nullcontext():
+            with fakestream.late(device.stream.ptr) if isinstance(device, Cuda) else nullcontext():
                 solver.step(9)
             found.append(list(solver.losses))
     assert len(set(found[0])) == 9
