@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from google.protobuf import text_format
 
 from netrun.config import schema
 from netrun.data.datum import pack
+from netrun.data.open import open_feeder
 from netrun.data.write import key_of, write_lmdb
 
 MakeDb = Callable[..., Path]
 MakeLayer = Callable[..., schema.LayerParameter]
+LabelsOf = Callable[..., list[int]]
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +60,17 @@ def make_layer() -> MakeLayer:
         return text_format.Parse(text, schema.LayerParameter())
 
     return make
+
+
+@pytest.fixture
+def labels_of() -> LabelsOf:
+    """labels_of(layer, batches, **options): what the label top of a feeder in TRAIN brings."""
+
+    def read(layer: schema.LayerParameter, batches: int, **options: Any) -> list[int]:
+        feeder = open_feeder(layer, schema.TRAIN, **options)
+        try:
+            return [int(v) for _ in range(batches) for v in feeder.next()[1]]
+        finally:
+            feeder.close()
+
+    return read
