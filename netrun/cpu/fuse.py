@@ -8,12 +8,12 @@ from dataclasses import replace
 from ..expression import Var, letters, parse, substitute, text_of
 from ..program import Call, Program
 from ..types import PERSISTENT, Shape, Spec, Tensor
+from . import frequencies, points
 from .dnnl import Unsupported
 from .layouts import CHANNELS_LAST, work
 from .onednn import BATCH_NORM, BATCH_NORM_GRAD, CONV_KEEP, CONV_THEN, GRAD_WB, GRADS, Recipes
 from .onednn_norm import mask_bytes
 from .onednn_pointwise import LONGEST, chain_of, operand_shapes
-from .points import kept, takes
 
 
 def fused(program: Program, recipes: Recipes) -> Program:
@@ -46,8 +46,8 @@ def paired(program: Program, recipes: Recipes) -> Program:
         calls[-1] = both
         x, at = both.args[0], next((i for i in forward if _same(calls[i], both)), None)
         if at is not None and isinstance(x, Tensor) and x.root not in open_ and x.root.kind not in PERSISTENT:
-            size = kept(x.spec, both.reads()[2].spec)
-            values = Tensor(f"{x.name}.points", Spec((size,), "uint8", work(size)), "buffer")
+            size = frequencies.kept(both) if frequencies.takes(both) else points.kept(both)
+            values = Tensor(f"{x.name}.values", Spec((size,), "uint8", work(size)), "buffer")
             keeping = replace(calls[at], op=CONV_KEEP, args=(*calls[at].args, values))
             later = replace(both, args=(values, *both.args[1:]))
             if size and recipes.of(keeping) is not None and recipes.of(later) is not None:
@@ -56,21 +56,27 @@ def paired(program: Program, recipes: Recipes) -> Program:
 
 
 def _same(forward: Call, both: Call) -> bool:
-    """Whether a call is the forward convolution of those gradients, at points as they are."""
+    """Whether a call is the forward convolution of those gradients, computed as they are."""
     x, w, *_ = forward.args
-    given = x is both.args[0] and w is both.args[1] and takes(forward)
+    given = x is both.args[0] and w is both.args[1] and _alike(forward, both)
     return given and all(forward.attrs[name] == both.attrs[name] for name in both.attrs)
 
 
+def _alike(*calls: Call) -> bool:
+    """Whether calls are computed at the same points, or frequencies, of their arguments."""
+    return any(all(map(way.takes, calls)) for way in (frequencies, points))
+
+
 def _both(first: Call, second: Call) -> Call | None:
-    """Two calls that follow each other as onednn.GRADS, if they are the two gradients of one convolution at points."""
+    """Two calls that follow each other as onednn.GRADS, if they are the two gradients of one convolution and share what
+    they make of dy."""
     found = {call.op.name: call for call in (first, second)}
     if set(found) != {GRAD_WB.name, "conv_grad_x"} or first.attrs != second.attrs:
         return None
     weights, inputs = found[GRAD_WB.name], found["conv_grad_x"]
     x, dy, dw, db = weights.args
     w, seed, dx = inputs.args
-    if seed is not dy or not (takes(weights) and takes(inputs)):
+    if seed is not dy or not _alike(weights, inputs):
         return None
     return Call(GRADS, (x, w, dy, dw, db, dx), first.attrs, first.origin)
 

@@ -15,7 +15,6 @@ from ..types import Tensor
 from . import (
     onednn_conv,
     onednn_norm,
-    onednn_points,
     onednn_pointwise,
     onednn_products,
     onednn_softmax,
@@ -42,7 +41,7 @@ GRADS = Op(
 """conv_grad_wb and conv_grad_x, which share what they make of dy. ``x`` may be what CONV_KEEP made of it."""
 
 CONV_KEEP = Op("conv_keep", (*OPS["conv"].arguments, Argument("values", "w", False, False)), OPS["conv"].attributes)
-"""conv that also gives the values of x at points, for GRADS."""
+"""conv that also gives the values of x at points or frequencies, for GRADS."""
 
 CONV_THEN = Op(
     "conv_then",
@@ -79,7 +78,7 @@ Builder = Callable[[Library, Call], Recipe]
 BUILDERS: Mapping[str, Builder] = {
     "conv": onednn_conv.conv, "conv_grad_x": onednn_conv.conv_grad_x, "conv_grad_w": onednn_conv.conv_grad_w,
     "conv_then": onednn_conv.conv, "conv_grad_wb": onednn_conv.conv_grad_w, "gemm": onednn_products.gemm,
-    "conv_grads": onednn_points.conv_grads, "conv_keep": onednn_points.conv,
+    "conv_grads": onednn_conv.conv_grads, "conv_keep": onednn_conv.conv_keep,
     "pool_max": onednn_spatial.pool_max, "pool_max_grad": onednn_spatial.pool_max_grad,
     "pool_avg": onednn_spatial.pool_avg, "pool_avg_grad": onednn_spatial.pool_avg_grad,
     "lrn": onednn_norm.lrn, "lrn_grad": onednn_norm.lrn_grad,

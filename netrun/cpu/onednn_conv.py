@@ -13,7 +13,7 @@ from typing import Any
 from ..expression import letters, parse
 from ..program import Call
 from ..types import PLAIN, Spec, Window
-from . import dnnl, onednn_points, onednn_winograd, points
+from . import dnnl, frequencies, onednn_frequencies, onednn_points, onednn_winograd, points
 from .dnnl import Handle, Library, Unsupported
 from .layouts import CHANNELS_LAST, describe, format_of, is_half, of, packed, strides
 from .onednn_pointwise import chain_of, operand, post_operations, rectified
@@ -130,7 +130,7 @@ def _forward(lib: Library, call: Call) -> tuple[Convolution, Handle, Any, dict[i
 
 def conv(lib: Library, call: Call) -> Recipe:
     """Kernels.conv, with ``then`` applied to the result; also onednn.CONV_THEN."""
-    for quicker in (onednn_points.conv, onednn_winograd.forward):
+    for quicker in (onednn_frequencies.conv, onednn_points.conv, onednn_winograd.forward):
         with suppress(Unsupported):
             return quicker(lib, call)
     c, pd, b, more = _forward(lib, call)
@@ -150,13 +150,24 @@ def conv(lib: Library, call: Call) -> Recipe:
     return r
 
 
+def conv_keep(lib: Library, call: Call) -> Recipe:
+    """onednn.CONV_KEEP."""
+    return onednn_frequencies.conv(lib, call) if frequencies.takes(call) else onednn_points.conv(lib, call)
+
+
+def conv_grads(lib: Library, call: Call) -> Recipe:
+    """onednn.GRADS."""
+    way = onednn_frequencies.conv_grads if frequencies.takes(call) else onednn_points.conv_grads
+    return way(lib, call)
+
+
 def weight_layout(lib: Library, call: Call) -> str:
     """The layout in which a forward convolution takes its weights as they are; PLAIN if that is it.
 
     Raises:
         Unsupported: the library does not run the call.
     """
-    if points.takes(call):
+    if frequencies.takes(call) or points.takes(call):
         return PLAIN
     filtered = onednn_winograd.packed_weights(lib, call)
     if filtered is not None:
@@ -168,7 +179,7 @@ def weight_layout(lib: Library, call: Call) -> str:
 
 def conv_grad_x(lib: Library, call: Call) -> Recipe:
     """Kernels.conv_grad_x."""
-    for quicker in (onednn_points.conv_grad_x, onednn_winograd.grad_x):
+    for quicker in (onednn_frequencies.conv_grad_x, onednn_points.conv_grad_x, onednn_winograd.grad_x):
         with suppress(Unsupported):
             return quicker(lib, call)
     w, dy, dx = call.tensors()
@@ -193,7 +204,7 @@ def conv_grad_x(lib: Library, call: Call) -> Recipe:
 def conv_grad_w(lib: Library, call: Call) -> Recipe:
     """Kernels.conv_grad_w; conv_grad_wb has the gradient of the bias as a second output."""
     # of 5x5 with many channels: products at points form the sums of single tiles here, and only then add them up
-    for quicker in (onednn_winograd.grad_w, onednn_points.conv_grad_w):
+    for quicker in (onednn_frequencies.conv_grad_w, onednn_winograd.grad_w, onednn_points.conv_grad_w):
         with suppress(Unsupported):
             return quicker(lib, call)
     x, dy, dw, *more = call.tensors()

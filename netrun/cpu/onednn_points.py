@@ -12,59 +12,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..program import Call
 from ..types import Spec
-from . import dnnl
-from .dnnl import Handle, Library, Unsupported
-from .layouts import nbytes, of, strides
-from .onednn_spatial import quick
+from .dnnl import Library, Unsupported
+from .layouts import strides
+from .matrix_steps import Matrix, MatrixSteps
 from .onednn_winograd import rectifiers
-from .points import POINTS, WINDOW, Axis, Matrix, chunk, matrices, takes
+from .points import POINTS, WINDOW, Axis, chunk, matrices, takes
 from .recipe import Operand, Recipe
 
-Side = tuple[Operand, Sequence[int], Sequence[int]]
-"""A factor or a result: its memory, shape and steps."""
 
-
-class _Points:
+class _Points(MatrixSteps):
     """The products of one recipe. Values go to and fro between two areas of scratch."""
 
     def __init__(self, lib: Library, call: Call, x: Spec, w: Spec, y: Spec) -> None:
         if not takes(call):
             raise Unsupported("points")
-        self.lib, self.recipe = lib, Recipe(lib)
+        super().__init__(lib, x, y, chunk(x, y))
         pads = call.attrs["window"].pad
         self.axes = [Axis(n, m, p) for n, m, p in zip(x.shape[2:], y.shape[2:], pads, strict=True)]
-        self.images, self.inputs, self.outputs = chunk(x, y), x.shape[1], y.shape[1]
-        self.chunks = x.shape[0] // self.images
         high, wide = self.axes
         self.grid = (POINTS, high.tiles, POINTS, wide.tiles)
-
-    def area(self, *counts: int) -> Operand:
-        """Scratch for the largest of some counts of floats."""
-        return self.recipe.area(self.lib.strided((max(counts),), (1,)))
-
-    def constant(self, values: Matrix) -> Operand:
-        """A matrix that is always the same."""
-        return self.recipe.constant(self.lib.strided(values.shape, strides(values.shape)), values)
-
-    def product(
-        self, sides: Sequence[Side], more: bool = False, bias: Side | None = None, post: Sequence[tuple[Any, ...]] = ()
-    ) -> None:
-        """left right = result, each (memory, shape, steps); ``more``: added to what is there. Then ``bias``, a row that
-        every row gets, and ``post``."""
-        lib, sides = self.lib, [*sides, bias] if bias else sides
-        mds = [lib.strided(shape, steps) for _, shape, steps in sides]
-        attributes = lib.attributes([("sum", 1.0)] if more else post)
-        pd = lib.describe("matmul", mds[0], mds[1], mds[3] if bias else None, mds[2], attributes)
-        operands = [Operand(md, memory.place) for md, (memory, *_) in zip(mds, sides, strict=True)]
-        roles = (dnnl.SRC, dnnl.WEIGHTS, dnnl.DST, dnnl.BIAS)
-        self.recipe.run(quick(lib, pd), dict(zip(roles, operands, strict=False)))
 
     def along(
         self, source: Operand, target: Operand, ways: Sequence[tuple[Operand, Matrix]], inner: int,
@@ -84,30 +56,6 @@ class _Points:
     def ways(self, matrices: Sequence[Matrix]) -> list[tuple[Operand, Matrix]]:
         """The matrices of both axes with where they lie."""
         return [(self.constant(m), m) for m in matrices]
-
-    def part(self, name: str, spec: Spec, number: int) -> tuple[Operand, Handle]:
-        """A chunk of the images of an argument, and how it is described with pixels outermost."""
-        shape = (self.images, *spec.shape[1:])
-        _, c, _, wide = shape
-        given = Operand(of(self.lib, replace(spec, shape=shape)), (name, 0), number * (nbytes(spec) // self.chunks))
-        return given, self.lib.strided(shape, (c, 1, wide * self.images * c, self.images * c))
-
-    def take(self, name: str, spec: Spec, number: int, into: Operand) -> None:
-        """A chunk of an argument with its pixels outermost."""
-        given, seen = self.part(name, spec, number)
-        self.recipe.reorder(given, Operand(seen, into.place))
-
-    def give(self, name: str, spec: Spec, number: int, source: Operand) -> None:
-        """Back into the layout of an argument."""
-        home, seen = self.part(name, spec, number)
-        self.recipe.reorder(Operand(seen, source.place), home)
-
-    def repeated(self, bias: Operand) -> Operand:
-        """One value a channel, once for each image."""
-        made, ones = self.area(self.images * self.outputs), self.constant(np.ones((self.images, 1)))
-        self.product([(ones, (self.images, 1), (1, 1)), (bias, (1, self.outputs), (self.outputs, 1)),
-                      (made, (self.images, self.outputs), (self.outputs, 1))])  # fmt: skip
-        return made
 
     def weights(self, back: bool) -> Operand:
         """U from the argument w: point by point inputs x outputs, or with ``back`` outputs x inputs."""
@@ -209,8 +157,7 @@ def _gradients(lib: Library, call: Call, specs: tuple[Spec, Spec, Spec], bias: b
     sums = p.area(lines * count)
     between = p.area(inner[1], outer[1])
     down, up = p.ways([a.down for a in p.axes]), p.ways([a.up.T for a in p.axes])
-    rows = p.images * math.prod(a.outputs for a in p.axes)
-    ones = p.constant(np.ones((1, rows)))
+    pixels = math.prod(a.outputs for a in p.axes)
     weights, back = (p.weights(back=True), p.ways([a.down.T for a in p.axes])) if inputs else (None, [])
     for number in range(p.chunks):
         if made is values:
@@ -218,8 +165,7 @@ def _gradients(lib: Library, call: Call, specs: tuple[Spec, Spec, Spec], bias: b
             p.along(values, between, down, p.images * p.inputs)
         p.take("dy", dy, number, seeds)
         if bias:
-            p.product([(ones, (1, rows), (rows, 1)), (seeds, (rows, p.outputs), (p.outputs, 1)),
-                       (Operand(seeds.md, ("db", 0)), (1, p.outputs), (p.outputs, 1))], number > 0)  # fmt: skip
+            p.summed(seeds, pixels, number > 0)
         p.along(seeds, between, up, p.images * p.outputs)
         p.product([(made, (lines, p.inputs, each), (each * p.inputs, 1, p.inputs)),
                    (seeds, (lines, each, p.outputs), (each * p.outputs, p.outputs, 1)),

@@ -22,7 +22,7 @@ from .layouts import format_of, is_half, strides
 from .onednn_pointwise import rectified
 from .recipe import Operand, Recipe
 from .winograd import Tile, mirrored, tile, transposed
-from .winograd_cost import Sizes, chosen
+from .winograd_cost import Sizes, chosen, inside
 from .winograd_steps import Maps, Sums, Work, carved, chunk_of, chunks, cube, from_tiles, taps_md, to_points, to_tiles
 
 PACKED = "points"
@@ -41,13 +41,8 @@ def _geometry(call: Call, x: Tensor, w: Tensor, y: Tensor) -> Sizes:
     if window.kernel not in ((3, 3), (5, 5)) or min(pads) < 0 or max(pads) >= r or tuple(reach) != y.shape[2:]:
         raise Unsupported("not for Winograd")
     half = is_half(x.spec.layout) or is_half(y.spec.layout)
-    inside = math.prod(_inside(*axis, r) for axis in zip(x.shape[2:], y.shape[2:], window.pad, strict=True))
-    return Sizes(x.shape[0], x.shape[1], y.shape[1], (y.shape[2], y.shape[3]), half, r, inside)
-
-
-def _inside(size: int, out: int, pad: int, r: int) -> float:
-    """The share of the taps of all windows along an axis that meet the map."""
-    return sum(min(i + r, pad + size) - max(i, pad) for i in range(out)) / (out * r)
+    share = inside(x.shape[2:], y.shape[2:], window)
+    return Sizes(x.shape[0], x.shape[1], y.shape[1], (y.shape[2], y.shape[3]), half, r, share)
 
 
 def packed_weights(lib: Library, call: Call) -> str | None:

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..program import Call
-from ..types import PLAIN, Spec, Tensor, Window
+from ..types import PLAIN, Spec, Window
+from . import winograd_cost
 from .layouts import is_half
+from .matrix_steps import Matrix, convolved
 from .winograd import tile
-
-Matrix = npt.NDArray[np.float64]
 
 TILE, WINDOW = 4, 5
 POINTS = TILE + WINDOW - 1
@@ -35,6 +33,9 @@ COSTS = {True: (1.5, 1.3), False: (2.5, 1.6)}
 """What an operation of the transforms and of the products costs, by one of a direct convolution: where values stay in
 the cache and where they do not. Measured on one core: 85 and 95, or 50 and 80, against 125 thousand million a second.
 """
+
+PIXEL, WEIGHT = 0.3, 0.7
+"""Nanoseconds, on two of those cores, for each pixel that is copied and for each value of the weights."""
 
 GAIN = 1.3
 """How many times faster it has to be by that count."""
@@ -80,13 +81,23 @@ def worth(x: Spec, w: Spec, y: Spec, window: Window, groups: int) -> bool:
     if w.layout != PLAIN or any(s.dtype != "float32" or is_half(s.layout) for s in (x, w, y)) or x.shape[0] < IMAGES:
         return False
     direct = y.count * math.prod(w.shape[1:])
+    return direct > GAIN * _operations(x, w, y) and chunk(x, y) * _image(x, y) <= ROOM
+
+
+def _operations(x: Spec, w: Spec, y: Spec) -> float:
+    """Multiplications of a direct convolution that take as long as this."""
     high, wide = (POINTS * -(-n // TILE) for n in y.shape[2:])
     inner, outer = x.shape[0] * x.shape[1], x.shape[0] * y.shape[1]
     transforms = high * x.shape[3] * inner * (x.shape[2] + wide) + y.shape[2] * wide * outer * (high + y.shape[3])
     products = high * wide * inner * w.shape[0]
-    size = chunk(x, y) * _image(x, y)
-    dear, cheap = COSTS[size <= CACHE]
-    return direct > GAIN * (dear * transforms + cheap * products) and size <= ROOM
+    dear, cheap = COSTS[chunk(x, y) * _image(x, y) <= CACHE]
+    return dear * transforms + cheap * products
+
+
+def time(x: Spec, w: Spec, y: Spec) -> float:
+    """Nanoseconds of a forward pass, by the scale of winograd_cost; for comparisons."""
+    products = 2 * _operations(x, w, y) / (winograd_cost.DIRECT[False] * winograd_cost.pace())
+    return products + PIXEL * (x.count + y.count) + WEIGHT * POINTS**2 * math.prod(w.shape[:2])
 
 
 def _image(x: Spec, y: Spec) -> int:
@@ -103,29 +114,23 @@ def chunk(x: Spec, y: Spec) -> int:
 
 def takes(call: Call) -> bool:
     """Whether a convolution or one of its gradients is run this way."""
-    args: Any = call.args
-    if call.op.name in ("conv", "conv_then", "conv_keep"):
-        x, w, _, *rest = args
-        y = rest[call.op.name == "conv_then"]
-        if call.op.name == "conv_then" and args[3]:
-            return False
-    elif call.op.name == "conv_grad_x":
-        w, y, x = args
-    elif call.op.name == "conv_grads":
-        _, w, y, _, _, x = args
-    else:
-        x, y, w, *_ = args
-    if not worth(x.spec, w.spec, y.spec, call.attrs["window"], call.attrs["groups"]):
+    found = convolved(call)
+    if found is None or not worth(*found, call.attrs["window"], call.attrs["groups"]):
         return False
+    _, w, y = found
     return call.op.name not in ("conv_grad_w", "conv_grad_wb", "conv_grads") or _sums(w, y) <= ROOM // 4
 
 
-def _sums(w: Tensor, y: Tensor) -> int:
+def _sums(w: Spec, y: Spec) -> int:
     """Bytes of the products of single rows of tiles, not yet added up."""
     return 4 * POINTS**2 * -(-y.shape[2] // TILE) * math.prod(w.shape[:2])
 
 
-def kept(x: Spec, y: Spec) -> int:
+def kept(call: Call) -> int:
     """Bytes of the values of x at points, where a forward convolution shall keep them for its gradients; 0: nowhere."""
+    found = convolved(call)
+    if found is None:
+        return 0
+    x, _, y = found
     size = x.shape[0] * _image(x, y) * x.shape[1] // (x.shape[1] + y.shape[1])
     return size if chunk(x, y) == x.shape[0] and size <= CACHE else 0

@@ -31,7 +31,7 @@ class Operand:
     md: Handle
     place: Place
     offset: int = 0
-    """Bytes from there: of some of the images of an argument."""
+    """Bytes from there: of some of the images of an argument, or of some rows of a matrix."""
 
 
 class Execution(partial):  # type: ignore[type-arg]
@@ -114,7 +114,7 @@ class Recipe:
         def address(operand: Operand) -> int:
             name, number = operand.place
             if name == CONSTANT:
-                return int(self._constants[number].ctypes.data)
+                return operand.offset + int(self._constants[number].ctypes.data)
             return operand.offset + (base + number if not name else int(arrays[name][number].ctypes.data))
 
         bound: list[Callable[[], Any]] = []

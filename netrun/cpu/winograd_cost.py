@@ -9,11 +9,14 @@ fast (``pace``), and move numbers no faster. Otherwise slower or faster cores mo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
+from ..types import Window
 from .dnnl import Unsupported
 from .winograd import Tile, tile
 
@@ -78,6 +81,15 @@ class Sizes:
     def tiles(self, m: int) -> tuple[int, int]:
         """Tiles down and across."""
         return -(-self.out[0] // m), -(-self.out[1] // m)
+
+
+def inside(given: Sequence[int], made: Sequence[int], window: Window) -> float:
+    """The share of the taps of all windows that meet the map, by its size before and after."""
+    found = 1.0
+    for size, out, r, dilation, pad in zip(given, made, window.kernel, window.dilation, window.pad, strict=True):
+        reach = np.add.outer(np.arange(out) - pad, np.arange(r) * dilation)
+        found *= float(((reach >= 0) & (reach < size)).mean())
+    return found
 
 
 def direct_time(s: Sizes) -> float:

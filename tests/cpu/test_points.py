@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netrun.cpu import dnnl, points
+from netrun.cpu import dnnl, frequencies, points
 from netrun.cpu.fast import Fast
 from netrun.cpu.reference import Reference
 from netrun.program import Call, Program, Recorder
@@ -16,6 +16,12 @@ from netrun.session import Memory, Session
 from netrun.types import Spec, Tensor, Window
 
 needs_library = pytest.mark.skipif(dnnl.library() is None, reason=f"no oneDNN here: {dnnl.reason()}")
+
+
+@pytest.fixture(autouse=True)
+def points_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where products at frequencies would be faster."""
+    monkeypatch.setattr(frequencies, "ENABLED", False)
 
 
 def test_a_tile_is_a_correlation() -> None:
