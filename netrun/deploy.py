@@ -11,7 +11,8 @@ from .config import schema
 from .config.upgrade import read_net
 from .device import Device
 from .errors import ConfigError, NetrunError, UsageError
-from .layers.base import Context, Layer
+from .layers.base import Layer
+from .layers.context import Context
 from .layers.lookup import layer_type
 from .net import Net
 from .types import Shape

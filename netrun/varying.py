@@ -18,7 +18,7 @@ from .compiler.graph import Graph, Node
 from .compiler.record import Recording
 from .device import Array, Device, Step
 from .errors import ConfigError, ShapeError
-from .layers.base import Reshaped
+from .layers.context import Reshaped
 from .program import Program
 from .session import Fed, Memory, Room, Session, Timing
 from .types import Shape, Tensor

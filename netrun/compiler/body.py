@@ -10,8 +10,9 @@ from ..config import schema
 from ..config.source import Source
 from ..errors import ConfigError, Problem
 from ..kernels import CHANGES
-from ..layers.base import Context, Layer
+from ..layers.base import Layer
 from ..layers.body import Body, Given, Inner, Loss, Path
+from ..layers.context import Context
 from ..program import Recorder
 from ..types import Tensor
 from .nodes import AUTOMATIC, Graph, Node, Value

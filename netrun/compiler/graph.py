@@ -13,8 +13,9 @@ from dataclasses import replace
 from ..config import schema
 from ..config.source import Source
 from ..errors import ConfigError, NetrunError, Problem, Where, nearest
-from ..layers.base import Context, Declared, Layer
+from ..layers.base import Layer
 from ..layers.body import Body, Build, Given, Path
+from ..layers.context import Context, Declared
 from ..layers.lookup import layer_type
 from ..program import MARKS
 from ..types import Numerics, Shape, Spec

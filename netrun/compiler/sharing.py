@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..config import schema
 from ..errors import ConfigError, NetrunError, Problem, ShapeError, Where
-from ..layers.base import Declared
+from ..layers.context import Declared
 from ..types import Spec
 
 if TYPE_CHECKING:

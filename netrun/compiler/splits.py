@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..config import schema
-from ..layers.base import Context
+from ..layers.context import Context
 from ..layers.lookup import layer_type
 from .graph import AUTOMATIC, Graph, Node, Value, split_name
 

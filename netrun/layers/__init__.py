@@ -34,7 +34,8 @@ from . import (
     sequence_data,
     shape,
 )
-from .base import Context, Layer
+from .base import Layer
+from .context import Context
 from .lookup import layer_type
 
 __all__ = [

@@ -17,72 +17,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
 from ..config import schema
-from ..errors import ConfigError, Problem, ShapeError, Where, nearest
+from ..errors import ShapeError
 from ..fillers import filler_problem
 from ..kernels import Kernels
 from ..types import Shape, Spec, Tensor
+from .context import Context, Declared
+from .options import Value, read_options
 
 Count = int | tuple[int, int | None]
 """How many bottoms or tops: exactly n, or (least, most) with None for no limit."""
-
-
-@dataclass
-class Declared:
-    """A tensor a layer owns: ``role`` is "learned" (trained), "statistic" (a parameter blob no gradient reaches, such
-    as a running mean) or "state" (carried between forwards, in no weight file). ``value``: what it holds at first,
-    where no filler says it. ``streams``: the axis of a state along which the streams stand side by side; None of a
-    constant. ``sparse``: its gradient shall stay the rows that the batch used (netrun.sparse)."""
-
-    name: str
-    spec: Spec
-    role: str
-    filler: schema.FillerParameter | None = None
-    value: Any = None
-    streams: int | None = None
-    sparse: bool = False
-
-
-class Reshaped(Exception):  # noqa: N818
-    """Raised by a step of a varying layer that finds, in the middle of a pass, that its tops need other shapes.
-
-    The pass goes on with the layer's step in the program for ``shapes``.
-    """
-
-    def __init__(self, shapes: Sequence[Shape]) -> None:
-        super().__init__("the tops of a layer need other shapes")
-        self.shapes: tuple[Shape, ...] = tuple(shapes)
-
-
-@dataclass
-class Context:
-    """What the compiler tells a layer about its surroundings; the defaults serve a layer that stands alone.
-
-    Attributes:
-        measured: shapes of the tops that the data asked for (:meth:`Layer.measure`); None in the first compilation.
-        before: the same layer in the first compilation, for what it carries on in Python.
-        inner: builds the layers inside this one (netrun.layers.body.Build).
-        inside: the layer stands in another one's body, where the shapes of tops are fixed.
-        key: the layer's name, or one made of it where an earlier layer of the net has that name already.
-    """
-
-    phase: int = schema.TEST
-    dtype: str = "float32"
-    seed: int = 0
-    folder: str = ""
-    locate: Callable[..., Where | None] = lambda *path, into=None: None
-    producers: list[str] = field(default_factory=list)
-    tops: int | None = None
-    measured: Sequence[Shape] | None = None
-    before: Layer | None = None
-    inner: Any = None
-    inside: bool = False
-    key: str = ""
 
 
 class Layer:
@@ -99,7 +47,7 @@ class Layer:
     """A loss layer: its first top has loss_weight 1 unless the prototxt says otherwise."""
     fed: ClassVar[bool] = False
     """The tops are written by the host before each forward (inputs and data layers)."""
-    options: Mapping[str, bool | int | float | str] = {}
+    options: Mapping[str, Value] = {}
     """Names and defaults of the parameters given as ``option { key value }``."""
     skips: ClassVar[frozenset[int]] = frozenset()
     """Bottoms that never receive a gradient (labels, indices)."""
@@ -129,7 +77,8 @@ class Layer:
         self.clock: Any = None
         """A control tensor: the number of forward passes so far. What is random is drawn with it."""
         self.p: Any = getattr(message, self.param) if self.param else None
-        self.option = self._read_options()
+        who = f"{self.name} ({self.type})"
+        self.option = read_options(message.option, self.options, who, self.context.locate)
 
     # --------------------------------------------------------------------------------------------- for subclasses
     def setup(self, bottom: Sequence[Spec]) -> Sequence[Spec]:
@@ -333,30 +282,6 @@ class Layer:
         if both and not self.in_place:
             self.fail(f'cannot be in place: "{both[0]}" is bottom and top', hint="give the top a name of its own")
 
-    def _read_options(self) -> dict[str, Any]:
-        values: dict[str, Any] = dict(self.options)
-        for i, option in enumerate(self.message.option):
-            where = self.context.locate("option", i)
-            if option.key not in self.options:
-                raise ConfigError(
-                    f'{self.name} ({self.type}): no option "{option.key}"{nearest(option.key, self.options)}', where
-                )
-            values[option.key] = self._convert(option.key, option.value, self.options[option.key], where)
-        return values
-
-    def _convert(
-        self, key: str, text: str, default: bool | int | float | str, where: Where | None
-    ) -> bool | int | float | str:
-        try:
-            if isinstance(default, bool):
-                return {"true": True, "false": False, "1": True, "0": False}[text.strip().lower()]
-            return type(default)(text)
-        except (ValueError, KeyError):
-            wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default), "text")
-            raise ConfigError(
-                f'{self.name} ({self.type}): option "{key}" wants {wanted}, got "{text}"', where
-            ) from None
-
 
 IMAGES = "N C | N C W | N C H W | N C D H W"
 """Axes of types that tell channels from what lies behind them."""
@@ -379,14 +304,4 @@ def stop(x: Any) -> Any:
     return x.stop() if isinstance(x, Tensor) else x
 
 
-__all__ = [
-    "ConfigError",
-    "Context",
-    "Count",
-    "Declared",
-    "Layer",
-    "Problem",
-    "ShapeError",
-    "Spec",
-    "stop",
-]
+__all__ = ["IMAGES", "Count", "Layer", "stop"]

@@ -9,7 +9,8 @@ from typing import Any
 from ..config import schema
 from ..program import Call
 from ..types import Spec, Tensor
-from .base import Declared, Layer
+from .base import Layer
+from .context import Declared
 
 Path = tuple[str | int, ...]
 

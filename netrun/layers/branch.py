@@ -16,8 +16,9 @@ from ..errors import nearest
 from ..kernels import OPS, Kernels
 from ..program import Call
 from ..types import Shape, Spec, Tensor
-from .base import Count, Reshaped
+from .base import Count
 from .body import Given
+from .context import Reshaped
 from .states import Holder
 from .unroll import Carried, Unrolled
 

@@ -16,7 +16,8 @@ from ..data.open import data_shapes, open_feeder
 from ..errors import DataError
 from ..fillers import filler_problem
 from ..types import Shape, Spec
-from .base import Context, Count, Layer
+from .base import Count, Layer
+from .context import Context
 from .feeders import Arrays, DummyFeeder, MemoryFeeder
 
 

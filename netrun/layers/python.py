@@ -14,7 +14,8 @@ import numpy.typing as npt
 from ..config import schema
 from ..kernels import HostStep, Kernels
 from ..types import Shape, Spec
-from .base import Context, Count, Reshaped
+from .base import Count
+from .context import Context, Reshaped
 from .python_blobs import PythonBlob, PythonBlobs, PythonLayer
 from .python_class import UserLayer, find
 from .python_forward import PythonForward, is_forward_only

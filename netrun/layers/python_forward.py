@@ -24,7 +24,8 @@ from ..config import schema
 from ..formula.array import Array, FormulaError
 from ..formula.trace import Vocabulary, Weights
 from ..types import Shape, Spec
-from .base import Context, Layer
+from .base import Layer
+from .context import Context
 from .expr import Formula
 from .python_class import UserLayer
 
