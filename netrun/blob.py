@@ -80,6 +80,20 @@ class Blob(Axes):
     def diff(self, values: Any) -> None:
         self._fill(True, values)
 
+    def put(self, values: Any, *, diff: bool = False) -> None:
+        """Copy an array into the values, or the gradient, where none but the blob's own shape will do.
+
+        Raises:
+            ShapeMismatchError, TypeMismatchError: it has another shape, or is no array of numbers.
+        """
+        tensor = self._source.tensor(self._key, diff)
+        if not (isinstance(values, np.ndarray) and values.shape == tensor.shape):
+            shape = shape_of(values, repr(self))
+            if shape != self.shape:
+                got, wanted = (" ".join(map(str, s)) or "one number" for s in (shape, self.shape))
+                raise ShapeMismatchError(f"{self!r}: it has the shape {wanted}, the array given has {got}")
+        self._source.put(tensor, fitting(values, tensor, repr(self)))
+
     def _fill(self, diff: bool, values: Any) -> None:
         tensor = self._source.tensor(self._key, diff)
         self._source.put(tensor, fitting(values, tensor, self._title))

@@ -10,25 +10,23 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from .blob import Blob, ShapeMismatchError, TypeMismatchError, fitting, not_copied, shape_of
+from .blob import Blob, TypeMismatchError, not_copied
 from .compiler.graph import Graph, Node, State
 from .compiler.record import Recording
 from .config import schema
 from .config.source import Source
-from .config.upgrade import read_net, upgrade_net
 from .device import Device, open_device
 from .engine import Engine
-from .errors import UsageError, nearest
+from .errors import UsageError
 from .forms import shared_pairs
 from .names import Named, NamedParameters, unknown_layer
 from .params import LoadOptions, Report, load
 from .predict import Images, Predictor
-from .recipe import Recipe
+from .recipe import Recipe, phase_named, precision_named
 from .session import Session
 from .snapshot import save_weights
 from .types import Shape
@@ -79,20 +77,20 @@ class Net:
         deterministic: bool = False,
         source: Source | None = None,
     ) -> None:
-        if isinstance(net, schema.NetParameter):
-            message = schema.NetParameter()
-            message.CopyFrom(net)
-            if source is None:
-                upgrade_net(message, None)
-        else:
-            message, source = read_net(net)
-            folder = folder or str(Path(net).parent)
+        recipe = Recipe.read(
+            net,
+            State(phase_named(phase), level, tuple(stages)),
+            source,
+            dtype=dtype,
+            seed=seed,
+            folder=folder,
+            stream=stream,
+            threads=threads,
+        )
         if precision:
-            message.precision = precision_named(precision)
+            recipe.message.precision = precision_named(precision)
         if deterministic:
-            message.deterministic = True
-        state = State(_phase(phase), level, tuple(stages))
-        recipe = Recipe(message, source, state, dtype, seed, folder, stream, threads)
+            recipe.message.deterministic = True
         opened = open_device(device) if isinstance(device, str) else device
         self._engine = Engine(recipe, opened, shapes or {}, shared)
         weakref.finalize(self, Engine.close, self._engine)
@@ -212,7 +210,7 @@ class Net:
             DataError: a data layer has nothing to give.
         """
         for name, value in arrays.items():
-            self._put(self.blobs[name], False, value)
+            self.blobs[name].put(value)
         low, high = self.span(start, end)
         self._engine.forward(low, high, frozenset(arrays))
         names = self.outputs if end is None else tops(self.graph.nodes[high])
@@ -227,7 +225,7 @@ class Net:
             Gradients of the inputs (or of the bottoms of ``end``) by name, where there are any.
         """
         for name, value in diffs.items():
-            self._put(self.blobs[name], True, value)
+            self.blobs[name].put(value, diff=True)
         low, high = self.span(end, start)
         self._engine.backward(low, high)
         names = self.inputs if end is None else [v.blob for v in self.graph.nodes[low].bottoms]
@@ -255,19 +253,6 @@ class Net:
                 raise unknown_layer(name, self.layer_names)
         low = 0 if first is None else numbers[first]
         return low, len(self.graph.nodes) - 1 if last is None else numbers[last]
-
-    def _put(self, blob: Blob, diff: bool, values: Any) -> None:
-        if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
-            tensor = self._engine.tensor(blob._key, diff)
-            if values.shape == tensor.shape:
-                self._engine.put(tensor, values)
-                return
-        shape = shape_of(values, repr(blob))
-        if shape != blob.shape:
-            got, wanted = (" ".join(map(str, s)) or "one number" for s in (shape, blob.shape))
-            raise ShapeMismatchError(f"{blob!r}: it has the shape {wanted}, the array given has {got}")
-        tensor = self._engine.tensor(blob._key, diff)
-        self._engine.put(tensor, fitting(values, tensor, repr(blob)))
 
     def clear_param_diffs(self) -> None:
         """Set the gradient of every parameter to zero."""
@@ -378,27 +363,6 @@ class Net:
     def __repr__(self) -> str:
         phase = schema.Phase.Name(self.phase)
         return f"<Net {self.name or '(no name)'}: {len(self.graph.nodes)} layers, {phase}, on {self.device.name}>"
-
-
-def _phase(given: int | str) -> int:
-    """The number of a phase, given by number or name."""
-    known: dict[int | str, int] = {"TRAIN": schema.TRAIN, "TEST": schema.TEST}
-    known |= {schema.TRAIN: schema.TRAIN, schema.TEST: schema.TEST}
-    if given not in known:
-        raise UsageError(f'phase wants "TRAIN" or "TEST", got {given!r}')
-    return known[given]
-
-
-def precision_named(name: str) -> Any:
-    """The number of a precision.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    known = schema.Precision.keys()
-    if name.upper() not in known:
-        raise UsageError(f'there is no precision "{name}"{nearest(name.upper(), known)} (known: {", ".join(known)})')
-    return schema.Precision.Value(name.upper())
 
 
 def tops(node: Node) -> list[str]:

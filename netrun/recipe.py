@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .compiler.graph import Graph, Node, State, build
 from .config import schema
 from .config.source import Source
+from .config.upgrade import read_net, upgrade_net
+from .errors import UsageError, nearest
 from .layers.base import Layer
 from .types import Shape
 
@@ -25,6 +29,35 @@ class Recipe:
     folder: str = ""
     stream: str = "net"
     threads: int | None = None
+
+    @classmethod
+    def read(
+        cls,
+        net: str | os.PathLike[str] | schema.NetParameter,
+        state: State,
+        source: Source | None = None,
+        *,
+        folder: str = "",
+        **settings: Any,
+    ) -> Recipe:
+        """The recipe of a net in a file, or of a message, which is copied.
+
+        Args:
+            source: where the fields of a message stood, if it is in the current form; without one it is upgraded.
+            folder: what relative file names are looked up in; the file's own by default.
+
+        Raises:
+            ConfigError: the net does not parse.
+        """
+        if isinstance(net, schema.NetParameter):
+            message = schema.NetParameter()
+            message.CopyFrom(net)
+            if source is None:
+                upgrade_net(message, None)
+        else:
+            message, source = read_net(net)
+            folder = folder or str(Path(net).parent)
+        return cls(message, source, state, folder=folder, **settings)
 
     def graph(self, shapes: Mapping[str, Shape], before: Graph | None = None) -> Graph:
         """The graph, with other shapes for the tops of Input and DummyData layers.
@@ -45,6 +78,31 @@ class Recipe:
             folder=self.folder,
             before=layers,
         )
+
+
+def phase_named(given: int | str) -> int:
+    """The number of a phase, given by number or name.
+
+    Raises:
+        UsageError: there is no such phase.
+    """
+    known: dict[int | str, int] = {"TRAIN": schema.TRAIN, "TEST": schema.TEST}
+    known |= {schema.TRAIN: schema.TRAIN, schema.TEST: schema.TEST}
+    if given not in known:
+        raise UsageError(f'phase wants "TRAIN" or "TEST", got {given!r}')
+    return known[given]
+
+
+def precision_named(name: str) -> Any:
+    """The number of a precision.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    known = schema.Precision.keys()
+    if name.upper() not in known:
+        raise UsageError(f'there is no precision "{name}"{nearest(name.upper(), known)} (known: {", ".join(known)})')
+    return schema.Precision.Value(name.upper())
 
 
 def constant_tops(node: Node) -> dict[int, float]:
@@ -77,4 +135,4 @@ def _with_shapes(net: schema.NetParameter, shapes: Mapping[str, Shape]) -> schem
     return changed
 
 
-__all__ = ["Recipe", "constant_tops"]
+__all__ = ["Recipe", "constant_tops", "phase_named", "precision_named"]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from netrun.config.upgrade import read_solver
 from netrun.data.sets import make_cifar10, make_mnist
-from netrun.net import precision_named
+from netrun.recipe import precision_named
 from netrun.solver import Solver
 
 ROOT = Path(__file__).resolve().parents[2]
