@@ -1,33 +1,30 @@
-"""What stands behind a net in Python: its compiled forms, its memory, its data layers. Blobs hold on to it, not to the
-net, so they outlive it.
+"""What stands behind a net in Python: its compiled forms, its memory, its data (``feeding``). Blobs hold on to it, not
+to the net, so they outlive it.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .blob import ShapeMismatchError
-from .compiler.graph import Graph, Node
+from .compiler.graph import Graph
 from .compiler.record import Recording
 from .compiler.sharing import Parameter
 from .config import schema
-from .data.feeder import Feeder
 from .device import Array, Device
 from .errors import NetrunError
+from .feeding import Feeding
 from .forms import Form, check_parameters, laid, recompiled
 from .homes import Seen, read, write
-from .layers.feeders import DummyFeeder
-from .layers.inputs import MemoryData
 from .lean import Rooms
 from .params import initialise
-from .recipe import Recipe, constant_tops
-from .runner import fit, label_ranges, open_layer
+from .recipe import Recipe
 from .session import SHARED, Session
 from .types import PERSISTENT, Shape, Spec, Tensor
 from .varying import open_session
@@ -66,16 +63,14 @@ class Engine:
         self._shown: dict[Key, Shape] = {}
         self._away: set[str] = set()
         self.forwards = 0
-        self.feeders: dict[str, Feeder] | None = None
         self._forms: OrderedDict[tuple[tuple[str, Shape], ...], Form] = OrderedDict()
-        self.sources: dict[str, Any] = {}
         graph = recipe.graph(shapes)
         self.both_ways = recipe.state.phase == schema.TRAIN or graph.force_backward or bool(graph.varying)
         """Whether backward is compiled. Where it is unlikely it waits until somebody asks for it: see ``_turn``."""
         self.now = self._settle(graph)
-        self.sources = {node.key: node.layer for node in self.graph.nodes if node.layer.fed}
+        self.feeding = Feeding(recipe, self.graph, self.put)
         self.numbers = {node.name: i for i, node in reversed(list(enumerate(self.graph.nodes)))}
-        self._fill_constants()
+        self.feeding.fill_constants(self.recording)
 
     # ---------------------------------------------------------------------------------------------------------- forms
     @property
@@ -188,10 +183,7 @@ class Engine:
             form.lean.follow(self.now.lean)
         self.now = form
         self._lay(form)
-        for name, feeder in list((self.feeders or {}).items()):
-            if isinstance(feeder, DummyFeeder) and self.feeders is not None:
-                del self.feeders[name]
-        self._fill_constants({(top.blob, top.spec) for node in old.nodes for top in node.tops})
+        self.feeding.reshaped(self.recording, {(top.blob, top.spec) for node in old.nodes for top in node.tops})
 
     def _lay(self, form: Form) -> None:
         self.own.unlay(values=False)
@@ -315,7 +307,7 @@ class Engine:
             self.settle()
         form = self.now
         if form.fed:
-            self._feed(low, high, given)
+            self.feeding.feed(form, low, high, given)
         if form.clocked:
             form.session.write(form.whole.recording.clock, np.int64(self.forwards if clock is None else clock))
         self.forwards += low == 0
@@ -359,55 +351,11 @@ class Engine:
             return self.now.lean.value(tensor)
         return self.now.session.read(self.now.session.resolve(tensor))
 
-    # ----------------------------------------------------------------------------------------------------------- data
-    def open(self) -> dict[str, Feeder]:
-        """The feeders of the data layers, opened when first asked for.
-
-        Raises:
-            DataError: a source is missing or damaged.
-        """
-        if self.feeders is None:
-            self.feeders = {}
-        ranges = label_ranges(self.graph)
-        for node in self.graph.nodes:
-            if node.layer.fed and node.key not in self.feeders and node.layer.type != "Input":
-                first = Node(node.position, self.sources.get(node.key, node.layer), tops=node.tops)
-                source = first if isinstance(first.layer, MemoryData) else node
-                feeder = open_layer(source, self.recipe.seed, self.recipe.stream, self.recipe.threads, ranges)
-                if feeder is not None:
-                    self.feeders[node.key] = feeder
-        return self.feeders
-
-    def _feed(self, low: int, high: int, given: frozenset[str]) -> None:
-        nodes = [n for i, n in self.now.fed if low <= i <= high]
-        if not nodes:
-            return
-        feeders = self.open() if self.feeders is None or any(n.key not in self.feeders for n in nodes) else self.feeders
-        there = [(node, feeders[node.key]) for node in nodes if node.key in feeders]
-        brought = [(n, [self.recording.tensors[value] for value in n.tops], feeder.next()) for n, feeder in there]
-        fit(self.now.bound, brought)
-        for node, tensors, batches in brought:
-            constant = constant_tops(node)
-            for value, tensor, batch in zip(node.tops, tensors, batches, strict=True):
-                if value.blob not in given and value.index not in constant:
-                    self.put(tensor, batch)
-
-    def _fill_constants(self, filled: Collection[tuple[str, Spec]] = ()) -> None:
-        """Constant tops of DummyData are filled once, as in Caffe: what a person writes there afterwards stays, as long
-        as they keep their shape (``filled``: names and shapes from before)."""
-        for node in self.graph.nodes:
-            constant = constant_tops(node)
-            for value in node.tops:
-                if value.index in constant and (value.blob, value.spec) not in filled:
-                    number = constant[value.index]
-                    self.put(self.recording.tensors[value], np.full(value.spec.shape, number))
-
+    # -------------------------------------------------------------------------------------------------------- changing
     def reseed(self, seed: int) -> None:
         """Begin again with another seed, where it decides about data and masks; parameters stay."""
-        self.recipe = replace(self.recipe, seed=seed)
-        feeders, self.feeders = self.feeders or {}, None
-        for feeder in feeders.values():
-            feeder.close()
+        self.recipe = self.feeding.recipe = replace(self.recipe, seed=seed)
+        self.feeding.close()
         self.rebind()
 
     def move(self, device: Device) -> None:
@@ -434,9 +382,7 @@ class Engine:
 
     def close(self) -> None:
         """Stop the threads of data layers, finish the files that layers write."""
-        feeders, self.feeders = self.feeders or {}, None
-        for feeder in feeders.values():
-            feeder.close()
+        self.feeding.close()
         for form in self._forms.values():
             for node in form.whole.recording.graph.nodes:
                 node.layer.close()

@@ -70,14 +70,14 @@ class NetRunner(Runner):
 
     def open(self) -> None:
         """Open the sources of all data layers."""
-        self.feeders = self.net._engine.open()
+        self.feeders = self.net._engine.feeding.open(self.net.graph)
 
     def feed(self) -> None:
         """Nothing: the net does it in its forward."""
 
     def cursors(self) -> Iterator[schema.DataCursor]:
         """Where every data layer stands that the net has opened."""
-        self.feeders = self.net._engine.feeders or {}
+        self.feeders = self.net._engine.feeding.feeders or {}
         return super().cursors()
 
     def outputs(self) -> list[Output]:

@@ -26,7 +26,8 @@ FLOORS = [  # from the ground up; a module belongs to the longest prefix that fi
      "netrun.names", "netrun.forms", "netrun.lean", "netrun.engine", "netrun.predict", "netrun.solver",
      "netrun.solver_nets", "netrun.net", "netrun.net_solver", "netrun.netspec", "netrun.deploy", "netrun.decode",
      "netrun.draw", "netrun.draw_layout", "netrun.draw_png", "netrun.images", "netrun.recipe", "netrun.sparse",
-     "netrun.gradcheck", "netrun.homes", "netrun.memory", "netrun.losses", "netrun.display", "netrun"],
+     "netrun.gradcheck", "netrun.homes", "netrun.memory", "netrun.losses", "netrun.display",
+     "netrun.feeding", "netrun"],
     ["netrun.pycaffe"],
     ["netrun.cli", "netrun.__main__"],
 ]  # fmt: skip

@@ -311,7 +311,7 @@ class Net(Batches):
             MemoryDataWantedError: it begins with another layer, or the arrays are not float32.
             InputArraysError: shapes or counts do not fit. Both are RuntimeErrors too.
         """
-        layer = self._engine.sources.get(self.graph.nodes[0].key) if self.graph.nodes else None
+        layer = self._engine.feeding.sources.get(self.graph.nodes[0].key) if self.graph.nodes else None
         if not isinstance(layer, MemoryData):
             raise MemoryDataWantedError("set_input_arrays may only be called if the first layer is a MemoryData layer")
         data, labels = np.asarray(data), np.asarray(labels)
