@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cases.layers import GAUSS, TRAIN, Bottom, row, x
+from cases.layer_case import GAUSS, TRAIN, Bottom, row, x
 from cases.values import Rng
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases.layers import GAUSS, TRAIN, row, x
+from cases.layer_case import GAUSS, TRAIN, row, x
 from cases.values import positive
 
 row("Permute", "images to the end", "permute_param { order: 0 order: 2 order: 3 order: 1 }", x(2, 3, 4, 5))

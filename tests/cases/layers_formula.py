@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cases.layers import Bottom, classes, fractions, row, x
+from cases.layer_case import Bottom, classes, fractions, row, x
 from cases.values import distinct, positive
 
 

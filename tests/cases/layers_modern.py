@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases.layers import GAUSS, row, x
+from cases.layer_case import GAUSS, row, x
 from cases.values import distinct
 
 _AFFINE = 'scale_filler { type: "gaussian" mean: 1 } shift_filler { type: "gaussian" }'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cases.layers import TEST, TRAIN, classes, fractions, positive, row, x
+from cases.layer_case import TEST, TRAIN, classes, fractions, row, x
+from cases.values import positive
 
 _WEIGHTS = 'weight_filler { type: "uniform" min: -0.5 max: 0.5 } bias_filler { type: "uniform" min: -0.5 max: 0.5 }'
 _CONT = x(3, 2, values=classes(2))
