@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..blob import Blob, ShapeMismatchError, TypeMismatchError, shape_of
+from ..blob import ShapeMismatchError, TypeMismatchError, shape_of
 from ..config import schema
 from ..errors import DataError
 from ..layers.inputs import MemoryData
 from ..layers.python import Python
-from ..names import Named, NamedLayers, UnknownBlobError, unknown_layer
+from ..names import Named, NamedLayers, unknown_layer
 from ..net import tops
 from . import mode
 from .batches import Batches
+from .callbacks import Callback, Callbacks
 from .errors import (
     ArgumentMismatchError,
     InputArraysError,
     MemoryDataWantedError,
-    MissingFileError,
     existing,
     named,
     their_own,
     whole,
 )
 from .layer import BlobVec, NetLayer
-
-Callback = Callable[[int], Any]
 
 
 class Net(Batches):
@@ -84,7 +82,7 @@ class Net(Batches):
                 weights=None if weights is None else existing(weights),
                 **keywords,
             )
-        self._callbacks: dict[str, list[Callback]] = {}
+        self._callbacks = Callbacks()
         self._memory_data: Any = None
         self._views = self._make_views()
 
@@ -236,16 +234,12 @@ class Net(Batches):
     def _forward(self, start: int, end: int) -> float:
         """Run the layers of these numbers, both included; returns what they contribute to the loss."""
         self._check_span(start, end)
-        first, after = self._callbacks.get("before_forward", ()), self._callbacks.get("after_forward", ())
+        told, clock = self._callbacks, self.forwards
         with their_own():
-            if not first and not after:
-                self._engine.forward(start, end)
+            if told.listen("forward"):
+                told.around("forward", range(start, end + 1), lambda i: self._engine.forward(i, i, clock=clock))
             else:
-                clock = self.forwards
-                for i in range(start, end + 1):
-                    _tell(first, i)
-                    self._engine.forward(i, i, clock=clock)
-                    _tell(after, i)
+                self._engine.forward(start, end)
         if self._engine.now.varying:
             self._bind_users()
         return self._engine.loss(start, end) if self.recording.loss is not None else 0.0
@@ -253,15 +247,12 @@ class Net(Batches):
     def _backward(self, start: int, end: int) -> None:
         """Run the layers from number ``start`` down to ``end`` backward."""
         self._check_span(end, start)
-        first, after = self._callbacks.get("before_backward", ()), self._callbacks.get("after_backward", ())
+        told = self._callbacks
         with their_own():
-            if not first and not after:
-                self._engine.backward(end, start)
+            if told.listen("backward"):
+                told.around("backward", range(start, end - 1, -1), lambda i: self._engine.backward(i, i))
             else:
-                for i in range(start, end - 1, -1):
-                    _tell(first, i)
-                    self._engine.backward(i, i)
-                    _tell(after, i)
+                self._engine.backward(end, start)
         if self._engine.now.varying:
             self._bind_users()
 
@@ -278,26 +269,21 @@ class Net(Batches):
             raise unknown_layer(f"#{low if low < 0 else high}", self.layer_names)
 
     # ------------------------------------------------------------------------------------------------------ callbacks
-    def _call_back(self, when: str, callback: Callback) -> None:
-        if not callable(callback):
-            raise TypeMismatchError(f"{when} wants a function of a layer's number, got {type(callback).__name__}")
-        self._callbacks.setdefault(when, []).append(callback)
-
     def before_forward(self, callback: Callback) -> None:
         """Call ``callback(number)`` before every layer's forward."""
-        self._call_back("before_forward", callback)
+        self._callbacks.add("before_forward", callback)
 
     def after_forward(self, callback: Callback) -> None:
         """Call ``callback(number)`` after every layer's forward."""
-        self._call_back("after_forward", callback)
+        self._callbacks.add("after_forward", callback)
 
     def before_backward(self, callback: Callback) -> None:
         """Call ``callback(number)`` before every layer's backward."""
-        self._call_back("before_backward", callback)
+        self._callbacks.add("before_backward", callback)
 
     def after_backward(self, callback: Callback) -> None:
         """Call ``callback(number)`` after every layer's backward."""
-        self._call_back("after_backward", callback)
+        self._callbacks.add("after_backward", callback)
 
     # ----------------------------------------------------------------------------------------------- data and weights
     def set_input_arrays(self, data: Any, labels: Any) -> None:
@@ -352,18 +338,4 @@ def _stages(stages: Any) -> tuple[str, ...]:
     return given
 
 
-def _tell(callbacks: Sequence[Callback], number: int) -> None:
-    for callback in callbacks:
-        callback(number)
-
-
-__all__ = [
-    "ArgumentMismatchError",
-    "Blob",
-    "MemoryDataWantedError",
-    "MissingFileError",
-    "Net",
-    "UnknownBlobError",
-    "existing",
-    "their_own",
-]
+__all__ = ["Net"]
