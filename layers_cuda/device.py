@@ -15,7 +15,7 @@ import numpy as np
 
 from netrun.errors import DeviceError, OutOfMemoryError
 from netrun.kernels import OPS
-from netrun.program import Call, Program
+from netrun.program import Call, Origin, Program
 from netrun.types import Spec, Tensor, itemsize, resolve_shape
 
 from . import adding, batch, blas, half, lazy, stacks
@@ -328,12 +328,12 @@ class Cuda:
             raise  # whoever made the session says what would fit
         except DeviceError as error:
             problem = error.problems[0]
-            if call.origin and call.origin not in problem.what:
+            if call.origin.name and str(call.origin) not in problem.what:
                 what = f"layer {call.origin}: {call.op.name} on device {self.name}: {problem.what}"
                 raise DeviceError(what, problem.where, problem.notes) from None
             raise
 
-    def part(self, op: str, args: Sequence[Any], origin: str, scratch: Any = None, **attrs: Any) -> Step:
+    def part(self, op: str, args: Sequence[Any], origin: Origin, scratch: Any = None, **attrs: Any) -> Step:
         """Another kernel on these arrays, as a part of the body of one that is made of several."""
         call = Call(OPS[op], tuple(_tensors(arg) for arg in args), attrs, origin)
         step: Step = BODIES[op](self, call, args, scratch)

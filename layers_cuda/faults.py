@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netrun.errors import DataError
+from netrun.program import Origin
 from netrun.types import Shape, Spec
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Faults:
         self._reports: list[Report] = []
         self._free: list[int] = []
 
-    def slot(self, origin: str, what: str, shape: Shape, limit: int, hint: str = "") -> Any:
+    def slot(self, origin: Origin, what: str, shape: Shape, limit: int, hint: str = "") -> Any:
         """A slot for one call, to be passed to its kernel; it is given to another when the array that comes back dies.
 
         Args:
@@ -56,7 +57,7 @@ class Faults:
             where = ", ".join(str(int(p)) for p in np.unravel_index(position, shape)) if shape else "0"
             notes = (f"{count} of {int(np.prod(shape))} are out of range", *([hint] if hint else []))
             text = f"{what} {value:g} at position {where} is not in 0..{limit - 1}"
-            return DataError(f"layer {origin}: {text}" if origin else text, None, notes)
+            return DataError(f"layer {origin}: {text}" if origin.name else text, None, notes)
 
         slot = self._blocks[block][row]
         if number < len(self._reports):

@@ -156,7 +156,7 @@ def _renamed(given: list[Tensor], names: Mapping[_Key, str]) -> dict[Node, Node]
 
 
 def _backward(call: Call) -> bool:
-    return call.origin.endswith("'")
+    return call.origin.is_backward
 
 
 def _updated_last(program: Program) -> Program:

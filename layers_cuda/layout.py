@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from netrun.kernels import CHANGES, OPS
-from netrun.program import Call, Home, Program
+from netrun.program import Call, Home, Origin, Program
 from netrun.storage import for_whom
 from netrun.types import PERSISTENT, Shape, Tensor
 
@@ -77,9 +77,9 @@ class _Layouts:
             for t in group if t not in self._fixed
         }  # fmt: skip
         self._native: dict[Tensor, Tensor] = {}
-        self._versions: dict[tuple[Tensor, bool, str], Tensor] = {}
+        self._versions: dict[tuple[Tensor, bool, Origin | None], Tensor] = {}
         self._calls: list[Call] = []
-        self._origin = ""
+        self._origin = Origin()
 
     def _find(self, t: Tensor) -> Tensor:
         while t in self._parent and self._parent[t] is not t:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from netrun.kernels import OPS
-from netrun.program import Call, Program
+from netrun.program import Call, Origin, Program
 from netrun.types import PERSISTENT, Tensor
 
 from .geometry import Cut
@@ -77,7 +77,7 @@ class _Joining:
         cut_out: dict[Tensor, Tensor] = {}
         calls: list[Call] = []
 
-        def place(t: Tensor, origin: str) -> Tensor:
+        def place(t: Tensor, origin: Origin) -> Tensor:
             part = self._parts.get(t.root)
             if part is None:
                 return t
@@ -112,7 +112,7 @@ class _Joining:
             read = all(self._reads_part(c, x, axis) for c in others)
             part = _Part(y, axis, at, read)
             made = self._with(maker, {x: part})
-            if any(not c.origin.endswith("'") for c in others) or not self._writes_part(maker, made, part):
+            if any(not c.origin.is_backward for c in others) or not self._writes_part(maker, made, part):
                 return
             found.append((x, made, part))
             at += x.shape[axis]

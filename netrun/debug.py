@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .errors import printable
+
 if TYPE_CHECKING:
     from .solver import Solver
 
@@ -19,25 +21,27 @@ def report(solver: Solver) -> None:
         return float(np.abs(array).mean(dtype=np.float64)) if array.size else 0.0
 
     for node in recording.graph.nodes:
+        name = printable(node.name)
         for value in node.tops:
             amount = mean(session.read(recording.tensors[value]))
-            solver.log(f"    [Forward] Layer {node.name}, top blob {value.blob} data: {amount:g}", "net.cpp:593")
+            solver.log(f"    [Forward] Layer {name}, top blob {printable(value.blob)} data: {amount:g}", "net.cpp:593")
         for i, parameter in enumerate(node.parameters):
             amount = mean(solver.memory.read(recording.parameters[parameter.owner or parameter]))
-            solver.log(f"    [Forward] Layer {node.name}, param blob {i} data: {amount:g}", "net.cpp:605")
+            solver.log(f"    [Forward] Layer {name}, param blob {i} data: {amount:g}", "net.cpp:605")
     for node in reversed(recording.graph.nodes):
+        name = printable(node.name)
         for value in node.bottoms:
             gradient = training.gradients.get(recording.tensors[value])
             if gradient is not None:
                 amount = mean(session.read(gradient))
                 solver.log(
-                    f"    [Backward] Layer {node.name}, bottom blob {value.blob} diff: {amount:g}", "net.cpp:621"
+                    f"    [Backward] Layer {name}, bottom blob {printable(value.blob)} diff: {amount:g}", "net.cpp:621"
                 )
         for i, parameter in enumerate(node.parameters):
             gradient = training.gradients.get(recording.parameters[parameter.owner or parameter])
             if gradient is not None:
                 amount = mean(session.read(gradient))
-                solver.log(f"    [Backward] Layer {node.name}, param blob {i} diff: {amount:g}", "net.cpp:632")
+                solver.log(f"    [Backward] Layer {name}, param blob {i} diff: {amount:g}", "net.cpp:632")
     _norms(solver)
 
 

@@ -18,7 +18,7 @@ from .compiler.rules import State, is_included
 from .config import schema
 from .draw_layout import Placed, place
 from .draw_png import Canvas
-from .errors import UsageError
+from .errors import UsageError, printable
 
 RANKDIRS = ("LR", "RL", "TB", "BT")
 FORMATS = ("svg", "png")
@@ -74,7 +74,7 @@ def picture(
         fill = FILL["neuron"] if in_place else FILL.get(layer.type, FILL["layer"])
         found.boxes[key] = Box(key, kind, layer_lines(layer, details, rates), fill)
         for name in (*layer.bottom, *layer.top):
-            found.boxes.setdefault(f"blob {name}", Box(f"blob {name}", "blob", [name], FILL["blob"]))
+            found.boxes.setdefault(f"blob {name}", Box(f"blob {name}", "blob", [printable(name)], FILL["blob"]))
         label = edge_label(layer) if edge_labels else ""
         arrows = [(f"blob {name}", key, "") for name in layer.bottom]
         arrows += [(key, f"blob {name}", label) for name in layer.top]
@@ -94,7 +94,7 @@ def layer_lines(layer: schema.LayerParameter, details: bool = True, rates: bool 
     kind = layer.type
     if kind == "Pooling":
         kind = f"{schema.PoolingParameter.PoolMethod.Name(layer.pooling_param.pool)} Pooling"
-    lines = [layer.name, f"({kind})"]
+    lines = [printable(layer.name), f"({kind})"]
     told = [f"LR {learning_rate(layer):g}"] if rates else []
     if not details:
         return lines + told
@@ -179,18 +179,20 @@ def pydot_graph(shown: Picture, rankdir: str) -> Any:
     graph = pydot.Dot(_quoted(shown.name or "Net"), graph_type="digraph", rankdir=rankdir)
     for box in shown.boxes.values():
         shape = "octagon" if box.kind == "blob" else "record"
-        lines = box.lines if shape == "octagon" else [re.sub(r"([{}|<>])", r"\\\1", line) for line in box.lines]
-        label = "\\n".join(lines)
-        graph.add_node(
-            pydot.Node(_quoted(box.key), label=_quoted(label), shape=shape, fillcolor=box.fill, style="filled")
-        )
+        lines = [line.replace("\\", "\\\\") for line in box.lines]
+        if shape == "record":
+            lines = [re.sub(r"([{}|<>])", r"\\\1", line) for line in lines]
+        label = _quoted("\\n".join(lines), escaped=True)
+        graph.add_node(pydot.Node(_quoted(box.key), label=label, shape=shape, fillcolor=box.fill, style="filled"))
     for source, target, label in shown.arrows:
         graph.add_edge(pydot.Edge(_quoted(source), _quoted(target), label=_quoted(label)))
     return graph
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', "'") + '"'
+def _quoted(text: str, escaped: bool = False) -> str:
+    """A string of the dot language; ``escaped``: its backslashes are what dot is to see."""
+    text = text if escaped else printable(text).replace("\\", "\\\\")
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def _with_graphviz(shown: Picture, ext: str, rankdir: str) -> bytes | None:
@@ -213,7 +215,7 @@ def _svg(shown: Picture, placed: Placed) -> bytes:
         f'viewBox="0 0 {width:g} {height:g}" font-family="monospace" font-size="{placed.font:g}">',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 8 4 0 8z"/></marker></defs>',
-        f"<title>{html.escape(shown.name or 'net')}</title>",
+        f"<title>{html.escape(printable(shown.name) or 'net')}</title>",
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     for arrow in placed.arrows:

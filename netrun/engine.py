@@ -141,7 +141,7 @@ class Engine:
         inputs = [*whole.recording.feeds.values(), *whole.recording.states.values(), whole.recording.clock]
         for tensor in inputs:
             again.write(tensor, self.now.session.read(tensor))
-        again.part(lambda origin: not origin.endswith("'"))()
+        again.part(lambda origin: not origin.is_backward)()
         seen = {*whole.recording.tensors.values(), *whole.gradients.values()}
         for tensor in whole.program.keeps - seen:
             found = again.resolve(tensor)

@@ -47,7 +47,7 @@ class Problem:
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        return "\n".join([head, *(f"    {line}" for line in self.lines)])
+        return "\n".join([printable(head), *(f"    {printable(line)}" for line in self.lines)])
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -124,6 +124,11 @@ class WorkerError(NetrunError):
     """A worker process of a parallel run was lost."""
 
     exit_code = 6
+
+
+def printable(text: str) -> str:
+    """A text on one line, with nothing that a terminal would obey: line ends and such signs become escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

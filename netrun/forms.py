@@ -13,9 +13,10 @@ from .blob import ShapeMismatchError
 from .compiler.graph import Graph
 from .compiler.passes import elide_copies
 from .compiler.record import Recording
+from .compiler.sharing import Parameter
 from .device import Array
 from .lean import Lean, Rooms, may_be_lean
-from .program import Program
+from .program import Origin, Program
 from .session import SHARED, Session
 from .types import Tensor
 from .visible import Visible
@@ -123,15 +124,13 @@ def part_of(form: Form, backward: bool, low: int, high: int) -> tuple[Callable[[
     """The function that runs the layers ``low`` to ``high``, both included, forward or backward; and the names of what
     it makes anew, whatever was there."""
     nodes = form.whole.recording.graph.nodes
-    wanted = {node.name for node in nodes[low : high + 1]}
-    names = {node.name for node in nodes}
+    wanted = {node.origin for node in nodes[low : high + 1]}
     last = high == len(nodes) - 1
 
-    def within(origin: str) -> bool:
-        if origin.endswith("'") != backward:
+    def within(origin: Origin) -> bool:
+        if origin.is_backward != backward:
             return False
-        name = origin.rstrip("'")
-        return name in wanted or (last and name not in names)
+        return origin.forward in wanted or (last and origin.key is None)
 
     step = form.session.part(within)
     before, after = form.whole.moves(backward, low, high)
@@ -187,12 +186,15 @@ def shared_pairs(mine: Recording, theirs: Recording) -> list[tuple[Tensor, Tenso
     Raises:
         ShapeMismatchError: a layer's parameters differ in number or shape.
     """
-    layers = {node.name: node.parameters for node in reversed(mine.graph.nodes)}
+    layers: dict[str, list[list[Parameter]]] = {}  # the second layer of a name shares with the second of it
+    for node in mine.graph.nodes:
+        layers.setdefault(node.name, []).append(node.parameters)
     pairs = []
     for node in theirs.graph.nodes:
-        own = layers.get(node.name)
-        if own is None:
+        found = layers.get(node.name)
+        if not found:
             continue
+        own = found.pop(0) if len(found) > 1 else found[0]
         if len(own) != len(node.parameters):
             counts = f"{len(own)} here, {len(node.parameters)} there"
             raise ShapeMismatchError(f"share_with: layer {node.name} has another number of parameter blobs: {counts}")

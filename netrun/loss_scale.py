@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .compiler.record import Recording
 from .expression import Rule, letters, rule
-from .program import Recorder
+from .program import LOSS, SOLVER, Recorder
 from .types import Spec, Tensor
 
 FIRST = 65536.0
@@ -63,7 +63,7 @@ class LossScale:
     def of(cls, recording: Recording) -> LossScale:
         """The factor of a recorded net, whose states it joins; its value is recorded as the next call."""
         recorder = recording.recorder
-        recorder.origin = "(loss)"
+        recorder.origin = LOSS
         excess, since = states()
         recording.states.update({t.name: t for t in (excess, since)})
         factor, finite = (recorder.new(f"(solver).{name}", Spec(()), "buffer") for name in ("factor", "finite"))
@@ -72,7 +72,7 @@ class LossScale:
 
     def seeds(self, recorder: Recorder, losses: Sequence[tuple[Tensor, float]]) -> list[tuple[Tensor, Tensor]]:
         """The gradients that backward starts with: loss weights times the factor."""
-        recorder.origin = "(loss)'"
+        recorder.origin = LOSS.backward
         found = []
         for tensor, weight in losses:
             made = recorder.new(f"{tensor.name}'", tensor.spec, "diff")
@@ -111,7 +111,7 @@ class LossScale:
 
     def adapt(self, recorder: Recorder) -> None:
         """Record what the iteration does to the factor."""
-        recorder.origin = "(solver)*"
+        recorder.origin = SOLVER
         recorder.update([self.finite], [self.excess, self.since], rule=_ADAPT)
 
 

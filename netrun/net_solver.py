@@ -168,9 +168,11 @@ class NetSolver(Solver):
         gradients.update({whole.recording.parameters[p]: total for p, total in whole.accumulators.items()})
         result = Training(whole.recording, Program(()), None, gradients=gradients)
         names = METHODS[self.message.type].history
-        for parameter in whole.recording.parameters:
-            result.history[parameter] = [Tensor(f"{parameter.key}.{n}", parameter.spec, "history") for n in names]
         recorder = Recorder()
+        for parameter in whole.recording.parameters:
+            recorder.reserve(parameter.key)
+        for parameter in whole.recording.parameters:
+            result.history[parameter] = [recorder.new(f"{parameter.key}.{n}", parameter.spec, "history") for n in names]
         trained = {
             p: total
             for p, total in whole.accumulators.items()

@@ -13,7 +13,7 @@ from .compiler.record import Recording
 from .compiler.sharing import Parameter
 from .config import schema
 from .config.weights import LayerWeights, read_weights
-from .errors import Problem, UsageError, WeightsError, nearest
+from .errors import Problem, UsageError, WeightsError, nearest, printable
 from .fillers import fill
 from .random import generator
 from .session import Memory
@@ -108,7 +108,7 @@ class Report:
             lines.append(f"  not in the file, left as their fillers made them: {', '.join(self.untouched)}")
         if self.reinitialised:
             lines.append(f"  left as their fillers made them, as reinit says: {', '.join(self.reinitialised)}")
-        return lines + [f"  {hint}" for hint in self.hints]
+        return [printable(line) for line in (*lines, *(f"  {hint}" for hint in self.hints))]
 
 
 def load(
@@ -147,6 +147,7 @@ def assign(
     namesakes: dict[str, list[LayerWeights]] = {}  # the second layer of a name takes the second of the file, and so on
     for layer in layers:
         namesakes.setdefault(layer.name, []).append(layer)
+    learning = {node.name for node in nodes if node.parameters}
     taken: set[str] = set()
     values: list[Pair] = []
     problems: list[Problem] = []
@@ -155,6 +156,8 @@ def assign(
         stored = given.get(source)
         if source == node.name and len(namesakes.get(source, ())) > 1:
             stored = namesakes[source].pop(0)
+        elif not node.parameters and node.name in learning:
+            continue  # HDF5 files hold one layer of a name: the one with parameters
         if options.keeps(node.name):
             taken.add(source)
             if node.parameters:

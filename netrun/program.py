@@ -6,24 +6,71 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .errors import printable
 from .kernels import OPS, Kernels, Op
 from .types import PERSISTENT, STRICT, Kind, Numerics, Shape, Spec, Tensor
 
 Arg = Tensor | None | tuple[Tensor, ...]
 
 
-MARKS = ("'", "*")
-"""What the origin of a call ends in that is not a layer's forward pass: its backward pass, an update."""
+FORWARD, BACKWARD, UPDATE = "", "'", "*"
+"""What a call is a part of, as it is printed behind the layer's name."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """For whom a call is made. Any text may be the name of a layer, so nothing is read out of one.
+
+    Printed as the name and the way: "conv1", its backward "conv1'", an update "conv1*".
+
+    Attributes:
+        name: what people see.
+        key: that of the layer, which no other layer of the net has; None for what belongs to no layer.
+        way: FORWARD, BACKWARD or UPDATE.
+    """
+
+    name: str = ""
+    key: str | None = None
+    way: str = FORWARD
+
+    @property
+    def forward(self) -> Origin:
+        """The forward pass of the same layer: what stands for the layer itself."""
+        return self if self.way == FORWARD else Origin(self.name, self.key)
+
+    @property
+    def backward(self) -> Origin:
+        """Its backward pass."""
+        return self if self.way == BACKWARD else Origin(self.name, self.key, BACKWARD)
+
+    @property
+    def update(self) -> Origin:
+        """The update of its parameters."""
+        return self if self.way == UPDATE else Origin(self.name, self.key, UPDATE)
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether it is a backward pass."""
+        return self.way == BACKWARD
+
+    def __str__(self) -> str:
+        return printable(self.name) + self.way
+
+
+LOSS = Origin("(loss)")
+"""The calls that add up the total loss, and backward's first ones."""
+SOLVER = Origin("(solver)", way=UPDATE)
+"""What an update does for all parameters together."""
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One kernel on its tensors. ``origin`` says for whom: "conv1", its backward "conv1'", an update "conv1*"."""
+    """One kernel on its tensors, and for whom."""
 
     op: Op
     args: tuple[Arg, ...]
     attrs: Mapping[str, Any]
-    origin: str
+    origin: Origin = Origin()
 
     def reads(self) -> list[Tensor]:
         """Tensors whose value matters to the call, as given (views stay views)."""
@@ -142,8 +189,13 @@ class Program:
         return replace(self, keeps=keeps, visible=visible, homes={**older, **found})
 
     def __str__(self) -> str:
-        width = max((len(c.origin) for c in self.calls), default=0)
-        return "\n".join(f"{i:4d}  {c.origin:<{width}}  {c}" for i, c in enumerate(self.calls))
+        origins = [str(c.origin) for c in self.calls]
+        width = max(map(len, origins), default=0)
+        return "\n".join(f"{i:4d}  {o:<{width}}  {c}" for i, (o, c) in enumerate(zip(origins, self.calls, strict=True)))
+
+
+RESERVED = ("clock", "lr", "correction", "first pass", "(loss).scale", "(solver).loss scale", "(solver).scale since")
+"""Names of tensors that a net or a solver has once, and that no blob can have: their memory is found by their names."""
 
 
 class Recorder(Kernels):
@@ -151,9 +203,13 @@ class Recorder(Kernels):
 
     def __init__(self, dtype: str = "float32") -> None:
         self.calls: list[Call] = []
-        self.origin = ""
+        self.origin = Origin()
         self.dtype = dtype
-        self._names: dict[str, int] = {}
+        self._names: dict[str, int] = dict.fromkeys(RESERVED, 1)
+
+    def reserve(self, name: str) -> None:
+        """Let no tensor that comes later have that name: it is that of one that is made elsewhere."""
+        self._names[name] = max(self._names.get(name, 0), 1)
 
     def new(self, name: str, spec: Spec, kind: Kind) -> Tensor:
         """A tensor with a name of its own: a second "x" is called "x@2"."""
@@ -170,7 +226,7 @@ class Recorder(Kernels):
 
     def temp(self, name: str, shape: Sequence[int], dtype: str = "float32") -> Tensor:
         actual = self.dtype if dtype == "float32" else dtype
-        return self.new(f"{self.origin}.{name}", Spec(tuple(shape), actual), "buffer")
+        return self.new(f"{self.origin.name}{self.origin.way}.{name}", Spec(tuple(shape), actual), "buffer")
 
 
 def _recording(op: Op) -> Callable[..., None]:
@@ -187,4 +243,17 @@ def _recording(op: Op) -> Callable[..., None]:
 for _op in OPS.values():
     setattr(Recorder, _op.name, _recording(_op))
 
-__all__ = ["Arg", "Call", "Home", "Program", "Recorder", "Shape"]
+__all__ = [
+    "BACKWARD",
+    "FORWARD",
+    "LOSS",
+    "SOLVER",
+    "UPDATE",
+    "Arg",
+    "Call",
+    "Home",
+    "Origin",
+    "Program",
+    "Recorder",
+    "Shape",
+]

@@ -15,7 +15,7 @@ from .compiler.record import Recording, record
 from .config import schema
 from .data.feeder import Cursor, Feeder
 from .device import Device
-from .errors import ConfigError, DataError, NetrunError, WeightsError
+from .errors import ConfigError, DataError, NetrunError, WeightsError, printable
 from .program import Program
 from .session import Memory, Session
 from .types import Shape, Tensor
@@ -38,7 +38,7 @@ class Output:
         lines = []
         for i, value in enumerate(self.values.reshape(-1)):
             loss = f" (* {self.weight:g} = {self.weight * value:g} loss)" if self.weight else ""
-            lines.append(f"    {phase} net output #{first + i}: {self.name} = {value:g}{loss}")
+            lines.append(f"    {phase} net output #{first + i}: {printable(self.name)} = {value:g}{loss}")
         return lines
 
 

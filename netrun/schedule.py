@@ -12,7 +12,8 @@ one_cycle  from cycle_start_lr up to base_lr and down to min_lr, along half cosi
 plateau    base_lr * gamma ^ (number of times the score stopped improving)
 
 The first seven are Caffe's, which has no min_lr (0 is its default). No policy goes below a min_lr that is given, and a
-warm-up leads into any of them: start + (rate - start) * iter / warmup_iter while iter < warmup_iter.
+warm-up leads into any of them: start + (rate - start) * iter / warmup_iter while iter < warmup_iter. A negative gamma
+turns the sign of the rate from step to step, as in Caffe.
 """
 
 from __future__ import annotations
@@ -61,12 +62,9 @@ class Schedule:
         check(solver, source)
 
     def rate(self, iteration: int) -> float:
-        """The rate of one iteration; call it once an iteration, in order."""
+        """The rate of one iteration, perhaps infinite or no number; call it once an iteration, in order."""
         s = self.solver
-        try:
-            rate = self._policy(iteration)
-        except (OverflowError, ZeroDivisionError):  # a gamma above 1 for too long, a negative power of 0
-            rate = math.copysign(math.inf, s.base_lr)
+        rate = self._policy(iteration)
         if s.HasField("min_lr"):  # Caffe knows no limit: a negative base_lr climbs
             rate = max(rate, s.min_lr)
         if iteration < s.warmup_iter:
@@ -79,9 +77,9 @@ class Schedule:
             steps = s.stepvalue
             if self.current_step < len(steps) and iteration >= steps[self.current_step]:
                 self.current_step += 1
-            return float(s.base_lr * s.gamma**self.current_step)
+            return float(s.base_lr * power(s.gamma, self.current_step))
         if s.lr_policy == "plateau":
-            return float(s.base_lr * s.gamma**self.current_step)
+            return float(s.base_lr * power(s.gamma, self.current_step))
         if s.lr_policy == "step":
             self.current_step = iteration // s.stepsize
         return _FORMULAS[s.lr_policy](s, iteration)
@@ -154,12 +152,31 @@ def _one_cycle(s: schema.SolverParameter, iteration: int) -> float:
     return _half_cosine(s.base_lr, s.min_lr, (iteration - top) / (s.max_iter - top))
 
 
+def power(base: float, exponent: float) -> float:
+    """``base`` to the ``exponent`` as C has it: infinite where it is too large or a negative power of 0, no number for
+    a root of a negative one."""
+    try:
+        return math.pow(base, exponent)
+    except OverflowError:  # a gamma beyond 1 or -1 for too long
+        return -math.inf if base < 0 and exponent % 2 == 1 else math.inf
+    except ValueError:
+        return math.inf if base == 0 else math.nan
+
+
+def last_number(solver: schema.SolverParameter) -> int | None:
+    """The last iteration that has a rate; None if all have. With inv and a negative gamma the base falls below 0, and
+    has no power that is not whole."""
+    if solver.lr_policy != "inv" or solver.gamma >= 0 or solver.power == math.floor(solver.power):
+        return None
+    return math.floor(-1 / solver.gamma)
+
+
 _FORMULAS: Mapping[str, Callable[[schema.SolverParameter, int], float]] = {
     "fixed": lambda s, i: s.base_lr,
-    "step": lambda s, i: s.base_lr * s.gamma ** (i // s.stepsize),
-    "exp": lambda s, i: s.base_lr * s.gamma**i,
-    "inv": lambda s, i: s.base_lr * (1 + s.gamma * i) ** -s.power,
-    "poly": lambda s, i: s.min_lr + (s.base_lr - s.min_lr) * max(0.0, 1 - i / s.max_iter) ** s.power,
+    "step": lambda s, i: s.base_lr * power(s.gamma, i // s.stepsize),
+    "exp": lambda s, i: s.base_lr * power(s.gamma, i),
+    "inv": lambda s, i: s.base_lr * power(1 + s.gamma * i, -s.power),
+    "poly": lambda s, i: s.min_lr + (s.base_lr - s.min_lr) * power(max(0.0, 1 - i / s.max_iter), s.power),
     "sigmoid": lambda s, i: s.base_lr / (1 + math.exp(min(-s.gamma * (i - s.stepsize), 700.0))),
     "cosine": lambda s, i: _half_cosine(s.base_lr, s.min_lr, i / s.max_iter),
     "one_cycle": _one_cycle,
@@ -191,8 +208,6 @@ def check(solver: schema.SolverParameter, source: Source | None = None) -> None:
         if not given:
             what = f'lr_policy "{policy}" needs {name}, the solver does not give it'
             problems.append(Problem(what, at("lr_policy")))
-    if policy != "sigmoid" and "gamma" in NEEDS[policy] and solver.gamma < 0:
-        problems.append(Problem(f"gamma cannot be negative, got {solver.gamma:g}", at("gamma")))
     if policy in ("step", "sigmoid") and solver.HasField("stepsize") and solver.stepsize <= 0:
         problems.append(Problem(f"stepsize must be at least 1, got {solver.stepsize}", at("stepsize")))
     if policy in ("cosine", "one_cycle") and solver.HasField("max_iter") and solver.max_iter <= 0:

@@ -17,7 +17,7 @@ from .errors import DataError, OutOfMemoryError
 from .homes import later, read, write
 from .kernels import CHANGES
 from .memory import SHARED, Memory, joined, side_by_side
-from .program import Arg, Call, Home, Program
+from .program import Arg, Call, Home, Origin, Program
 from .shortage import shortage
 from .types import PERSISTENT, Shape, Tensor
 
@@ -51,7 +51,7 @@ def chance(program: Program) -> str:
 
     Every device has a kernel that gives the same bits each time for every call; what remains is code that is not ours.
     """
-    foreign = dict.fromkeys(c.origin.rstrip("'") for c in program.calls if c.op.name == "host")
+    foreign = dict.fromkeys(str(c.origin.forward) for c in program.calls if c.op.name == "host")
     if not foreign:
         return "deterministic: every layer gives the same bits in every run"
     return f"deterministic: the same bits in every run, but for what these do in Python: {', '.join(foreign)}"
@@ -173,8 +173,8 @@ class Session:
         if self.learns:
             self.shared.version += 1
 
-    def part(self, wanted: Callable[[str], bool]) -> Step:
-        """One step that runs only the calls of the wanted origins ("conv1", "conv1'", ...), in order."""
+    def part(self, wanted: Callable[[Origin], bool]) -> Step:
+        """One step that runs only the calls of the wanted origins (a layer's, forward or backward), in order."""
         pairs = zip(self.program.calls, self.steps, strict=True)
         return self.device.capture([step for call, step in pairs if wanted(call.origin)])
 

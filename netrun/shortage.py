@@ -10,7 +10,7 @@ from .compiler.recompute import recompute
 from .compiler.summary import size_text
 from .device import Device
 from .errors import NetrunError, OutOfMemoryError
-from .program import Call, Program
+from .program import Call, Origin, Program
 from .types import Numerics
 
 LARGEST = 5
@@ -44,11 +44,11 @@ def shortage(
 
 def largest(calls: Iterable[Call], count: int = LARGEST) -> list[str]:
     """The layers that make the largest tensors, with their bytes, forward and backward together."""
-    sizes: dict[str, int] = {}
+    sizes: dict[Origin, int] = {}
     for call in calls:
-        origin = call.origin.rstrip("'*")
+        origin = call.origin.forward
         sizes[origin] = sizes.get(origin, 0) + sum(t.spec.nbytes for t in call.writes() if t.root.kind != "learned")
-    top = sorted(sizes.items(), key=lambda pair: -pair[1])[:count]
+    top = sorted(((str(origin), size) for origin, size in sizes.items()), key=lambda pair: -pair[1])[:count]
     width = max((len(name) for name, _ in top), default=0)
     return [f"{name:<{width}}  {size_text(size)}" for name, size in top if size]
 

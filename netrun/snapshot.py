@@ -17,7 +17,7 @@ import numpy as np
 from .compiler.sharing import Parameter
 from .compiler.splits import written_out
 from .config import schema
-from .config.hdf5 import require
+from .config.hdf5 import check_names, require
 from .config.paths import check_name
 from .config.stored import State
 from .config.weights import exceeds_limit, read_state, read_weights, write_state, write_weights
@@ -88,11 +88,13 @@ def check_format(solver: Solver) -> None:
     """Settle before training in which format its snapshots will be; one line in the log if it is not the one asked for.
 
     Raises:
-        UsageError: it is HDF5, and h5py is not installed.
+        UsageError: it is HDF5, and h5py is not installed or the name of a layer does not go into such a file.
     """
     if not as_hdf5(solver):
         return
     require()
+    nodes = solver.training.recording.graph.nodes
+    check_names([(node.name, len(node.parameters)) for node in nodes if node.parameters])
     if solver.message.snapshot_format != schema.SolverParameter.HDF5:
         solver.log("Snapshots of this net would be larger than 2 GiB: they are written as HDF5", "solver.cpp:447", "W")
 

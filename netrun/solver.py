@@ -26,9 +26,9 @@ from .log import Log, silent
 from .losses import LossWatch
 from .memory import reserve
 from .params import LoadOptions, initialise, load
-from .program import MARKS, Program
+from .program import FORWARD, Program
 from .runner import Averages, Output, Runner, open_forward
-from .schedule import Schedule
+from .schedule import Schedule, last_number
 from .session import Memory, Session, chance
 from .solver_nets import SolverNet, check_counts, net_to_train, nets_to_test
 from .training import Training, compile_training
@@ -130,7 +130,7 @@ class Solver:
         self._step = open_session((recording, self.training.step), again, self.device, self.memory, own)
         self._update = Session(update, self.device, self.memory, own) if update else None
         self.runners = [Runner("train", recording, self._step, self.seed, self.threads)]
-        self._forward_only = self._step.part(lambda origin: not origin.endswith(MARKS))
+        self._forward_only = self._step.part(lambda origin: origin.way == FORWARD)
         if graph.numerics.deterministic:
             self.log(chance(self.training.step), "solver.cpp:57")
 
@@ -277,6 +277,8 @@ class Solver:
         if not abs(self.rate) <= float(np.finfo(np.float32).max):
             what = f"iteration {self.iteration}: the learning rate is {self.rate:g}"
             notes = [f'that is what lr_policy "{self.message.lr_policy}" has made of base_lr by now']
+            if last_number(self.message) is not None:
+                notes.append("a negative number, 1 + gamma * iter, has no power that is not whole")
             raise DivergedError(what, None, notes)
 
     def _iterate(self) -> Callable[[], float]:

@@ -40,7 +40,7 @@ def lookups(recording: Recording, solver: schema.SolverParameter) -> tuple[dict[
         elif is_trusted(solver, parameter.decay_mult):
             why = f"{solver.type} measures the whole table"
         elif len(layers) > 1:
-            why = f"layers {', '.join(layers)} use the table together"
+            why = f"layers {', '.join(map(str, layers))} use the table together"
         elif len(uses) != 1 or uses[0].op.name != "gather" or uses[0].args[0] is not table:
             why = f"it is used {len(uses)} times in an iteration"
         else:
@@ -63,7 +63,7 @@ def record_merge(recorder: Recorder, parameter: Parameter, call: Call, gradient:
     assert isinstance(table, Tensor)
     assert isinstance(index, Tensor)
     count = math.prod(index.shape)
-    recorder.origin = f"{call.origin}'"
+    recorder.origin = call.origin.backward
     rows = recorder.new(f"{parameter.key}.rows", Spec((count,), "int32"), "buffer")
     sums = recorder.new(f"{parameter.key}'", Spec((count, *table.shape[1:]), gradient.dtype), "grad")
     recorder.merge_rows(index, gradient, rows, sums)

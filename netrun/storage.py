@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from .kernels import CHANGES, OPS
-from .program import Call, Home, Program
+from .program import Call, Home, Origin, Program
 from .types import PERSISTENT, Tensor
 
 STORAGE: Mapping[str, str] = {"BF16": "bfloat16", "FP16": "float16"}
@@ -52,7 +52,7 @@ class _Narrowing:
                 self._reads16.update(t.root for t in call.reads())
         self._narrow: dict[Tensor, Tensor] = {}
         """Tensors that the program now makes in 16 bits, and what they became."""
-        self._copies: dict[tuple[Tensor, str, str], Tensor] = {}
+        self._copies: dict[tuple[Tensor, str, Origin | None], Tensor] = {}
         self._calls: list[Call] = []
 
     def run(self) -> Program:
@@ -149,12 +149,12 @@ SMALL = 16 << 20
 make again. A large one in between would cost more."""
 
 
-def for_whom(program: Program, root: Tensor, origin: str) -> str:
-    """The calls that share one copy of a tensor in another form, as a word that is the same for all of them."""
+def for_whom(program: Program, root: Tensor, origin: Origin) -> Origin | None:
+    """The calls that share one copy of a tensor in another form, as a value that is the same for all of them."""
     if program.visible:
         return origin
     large = root.kind in PERSISTENT and root.spec.nbytes > SMALL
-    return "'" if large and origin.endswith("'") else ""
+    return Origin().backward if large and origin.is_backward else None
 
 
 def _named(call: Call, names: tuple[str, ...]) -> list[Tensor]:

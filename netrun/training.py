@@ -13,7 +13,7 @@ from .compiler.sharing import Parameter
 from .config import schema
 from .expression import letters, rule
 from .loss_scale import LossScale
-from .program import Call, Program, Recorder
+from .program import SOLVER, Call, Program, Recorder
 from .runner import kept
 from .sparse import lookups, record_merge, rows_of
 from .types import Spec, Tensor
@@ -104,8 +104,8 @@ def compile_training(graph: Graph, solver: schema.SolverParameter, keep_all: boo
             merged = record_merge(recorder, parameter, tables[parameter], found[reached])
             result.rows[parameter], gradients[parameter] = merged
     for parameter in recording.parameters:
-        names = METHODS[solver.type].history
-        result.history[parameter] = [Tensor(f"{parameter.key}.{name}", parameter.spec, "history") for name in names]
+        names = [f"{parameter.key}.{name}" for name in METHODS[solver.type].history]
+        result.history[parameter] = [recorder.new(name, parameter.spec, "history") for name in names]
     start = len(recorder.calls)
     if solver.iter_size > 1:
         gradients = _accumulate(recorder, gradients, result)
@@ -154,8 +154,8 @@ def _accumulate(recorder: Recorder, gradients: dict[Parameter, Tensor], result: 
     """Add each pass's gradients to sums that outlive the pass; the first pass of an iteration starts them."""
     sums = {}
     for parameter, gradient in gradients.items():
-        sums[parameter] = Tensor(f"{parameter.key}.sum", gradient.spec, "control")
-        recorder.origin = f"{parameter.layer}'"
+        sums[parameter] = recorder.new(f"{parameter.key}.sum", gradient.spec, "control")
+        recorder.origin = parameter.origin.backward
         recorder.update([gradient, result.first], [sums[parameter]], rule=_FIRST)
     return sums
 
@@ -164,7 +164,7 @@ def record_update(
     recorder: Recorder, gradients: dict[Parameter, Tensor], result: Training, solver: schema.SolverParameter
 ) -> None:
     """Record clipping and the update of every parameter, from its gradient summed over iter_size passes."""
-    recorder.origin = "(solver)*"
+    recorder.origin = SOLVER
     scaling = result.scaling
     scale = recorder.temp("scale", ())
     if scaling is not None:
@@ -180,7 +180,7 @@ def record_update(
     finite = [] if scaling is None else [scaling.finite]
     corrections = [result.correction] if METHODS[solver.type].correction else []
     for parameter, tensor in result.recording.parameters.items():
-        recorder.origin = f"{parameter.layer}*"
+        recorder.origin = parameter.origin.update
         variables = [tensor, *result.history[parameter]]
         gradient = gradients.get(parameter)
         body = update_rule(solver, parameter.lr_mult, parameter.decay_mult, gradient is not None)
@@ -189,7 +189,7 @@ def record_update(
             parameter not in result.lookups and moves_without_gradient(solver, parameter.lr_mult, parameter.decay_mult)
         )
         if solver.snapshot_diff and moves and tensor not in result.saved:
-            result.saved[tensor] = Tensor(f"{parameter.key}.moved", tensor.spec, "control")
+            result.saved[tensor] = recorder.new(f"{parameter.key}.moved", tensor.spec, "control")
             variables.append(result.saved[tensor])
             if rows is not None:  # the rows that do not move
                 recorder.update([], [result.saved[tensor]], rule=_NOTHING)

@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from .errors import printable
+
 Shape = tuple[int, ...]
 Kind = Literal["feed", "data", "diff", "learned", "statistic", "grad", "state", "history", "control", "buffer"]
 """What a tensor is for.
@@ -164,7 +166,8 @@ class Tensor:
         return self.stopped or (self.base is not None and self.base.is_stopped)
 
     def __repr__(self) -> str:
-        return self.name if self.base is None or self.spec.shape == self.root.shape else f"{self.name}[{self.spec}]"
+        name = printable(self.name)
+        return name if self.base is None or self.spec.shape == self.root.shape else f"{name}[{self.spec}]"
 
 
 def resolve_shape(shape: Sequence[int], count: int) -> Shape:

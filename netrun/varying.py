@@ -19,7 +19,7 @@ from .compiler.record import Recording
 from .device import Array, Device, Step
 from .errors import ConfigError, ShapeError
 from .layers.context import Reshaped
-from .program import Program
+from .program import Origin, Program
 from .session import Fed, Memory, Room, Session, Timing
 from .types import Shape, Tensor
 
@@ -83,7 +83,6 @@ class Varying(Session):
         self.device, self.shared, self.own = device, shared, own
         self._first, self._again = first[0].graph, again
         self._places = [i for i, node in enumerate(self._first.nodes) if node.layer.varying]
-        _check_names(self._first)
         self._frozen = frozen and not self._places
         self._fed: Fed = ()
         self._shapes: Shapes = (None,) * len(self._places)
@@ -130,20 +129,20 @@ class Varying(Session):
         self._all()
         self.shared.version += self._now.session.learns
 
-    def part(self, wanted: Callable[[str], bool]) -> Step:
+    def part(self, wanted: Callable[[Origin], bool]) -> Step:
         """As Session.part; the shapes of a varying layer are asked for if its forward pass is wanted."""
         ready: dict[_Variant, list[Step]] = {}  # the segments between varying layers
 
         def run() -> None:
             for number, place in enumerate(self._places):
                 self._segment(number, ready, wanted)
-                if wanted(self._first.nodes[place].name):
+                if wanted(self._first.nodes[place].origin):
                     self._adapt(number)
             self._segment(len(self._places), ready, wanted)
 
         return run
 
-    def _segment(self, number: int, ready: dict[_Variant, list[Step]], wanted: Callable[[str], bool]) -> None:
+    def _segment(self, number: int, ready: dict[_Variant, list[Step]], wanted: Callable[[Origin], bool]) -> None:
         """Run the calls before varying layer ``number``; the layer before it, whose calls come first, may find that it
         needs other shapes."""
         while True:
@@ -154,7 +153,7 @@ class Varying(Session):
                     raise
                 self._go_over(number - 1, asked.shapes)
 
-    def _segments(self, ready: dict[_Variant, list[Step]], wanted: Callable[[str], bool]) -> list[Step]:
+    def _segments(self, ready: dict[_Variant, list[Step]], wanted: Callable[[Origin], bool]) -> list[Step]:
         now = self._now
         if now not in ready:
             for gone in set(ready) - set(self._known.values()):
@@ -245,26 +244,13 @@ class Varying(Session):
         raise ConfigError("the shapes of this net are other ones in every pass: its layers cannot be timed one by one")
 
 
-def _check_names(graph: Graph) -> None:
-    names = [node.name for node in graph.nodes]
-    for node in graph.varying:
-        if names.count(node.name) > 1:
-            raise ConfigError(f"{node.name} ({node.layer.type}): a layer of this type needs a name of its own")
-
-
-def _positions(graph: Graph, origins: Iterable[str]) -> list[int]:
+def _positions(graph: Graph, origins: Iterable[Origin]) -> list[int]:
     """For every call the number of its layer, never falling; the number of layers for what is no forward pass."""
-    places: dict[str, list[int]] = {}
-    for i, node in enumerate(graph.nodes):
-        places.setdefault(node.name, []).append(i)
+    places = {node.origin: i for i, node in enumerate(graph.nodes)}
     found, last = [], 0
     for origin in origins:
-        if origin in places:
-            last = max(last, next((i for i in places[origin] if i >= last), last))
-            found.append(last)
-        else:  # backward, the loss, an update
-            last = len(graph.nodes)
-            found.append(last)
+        last = max(last, places.get(origin, len(graph.nodes)))
+        found.append(last)
     return found
 
 

@@ -14,13 +14,13 @@ from functools import partial
 import numpy as np
 
 from .compiler.gradients import backward
-from .compiler.graph import AUTOMATIC, Graph, Node, Value
+from .compiler.graph import Graph, Node, Value
 from .compiler.record import Recording, record
 from .compiler.sharing import Parameter
 from .compiler.splits import name_copies
 from .expression import rule
 from .loss_scale import UNWATCHED
-from .program import Call, Program, Recorder
+from .program import Call, Origin, Program, Recorder
 from .types import Spec, Tensor
 
 _ADD = rule(["g"], ["total"], "total = total + g")
@@ -64,7 +64,7 @@ class Whole:
         self._versions: dict[str, list[Value]] = {}
         for node in nodes:
             for value in node.tops:
-                if value.blob != AUTOMATIC:
+                if not value.hidden:
                     self._versions.setdefault(value.blob, []).append(value)
         for name, versions in self._versions.items():
             self.data[name] = self.tensor(versions[-1])
@@ -77,7 +77,8 @@ class Whole:
             elif seed is not None:
                 self.diff[name] = seed
             else:
-                self.diff[name] = Tensor(f"{name}' unused", versions[-1].spec, "control")
+                unused = f"{self.data[name].name}' unused"
+                self.diff[name] = self.recording.recorder.new(unused, versions[-1].spec, "control")
 
     def tensor(self, value: Value) -> Tensor:
         """The tensor of one version of a blob."""
@@ -157,7 +158,7 @@ def compile_whole(graph: Graph, both_ways: bool = True) -> Whole:
         for value in node.tops:
             if id(value) in weighted or (anywhere and not value.readers):
                 name = f"{recording.tensors[value].name}' from outside"
-                seeds[value] = Tensor(name, value.spec, "control")
+                seeds[value] = recorder.new(name, value.spec, "control")
     roots = [tensor for p, _, tensor in uses if p.trained and (p.lr_mult != 0 or graph.force_backward)]
     if graph.force_backward:
         roots += [recording.tensors[v] for v in graph.inputs]
@@ -168,11 +169,11 @@ def compile_whole(graph: Graph, both_ways: bool = True) -> Whole:
     scale = Tensor("(loss).scale", Spec(()), "control") if half else None
     pairs = [(recording.tensors[value], _scaled(recorder, value, seed, scale)) for value, seed in seeds.items()]
     gradients = backward(recorder, recording.forward, roots, seeds=pairs) if both_ways else {}
-    accumulators = {p: Tensor(f"{t.name}.diff", t.spec, "control") for p, t in recording.parameters.items()}
-    position = {node.name: i for i, node in enumerate(graph.nodes)}  # the last layer adds first
+    accumulators = {p: recorder.new(f"{t.name}.diff", t.spec, "control") for p, t in recording.parameters.items()}
+    position = {node.origin: i for i, node in enumerate(graph.nodes)}  # the last layer adds first
     for parameter, layer, tensor in sorted(uses, key=lambda use: -position[use[1]]):
         if tensor in gradients and parameter.trained:
-            recorder.origin = f"{layer}'"
+            recorder.origin = layer.backward
             total = accumulators[parameter]
             if scale is None:
                 _accumulate(recorder, gradients[tensor], total, bool(parameter.sharers))
@@ -200,7 +201,7 @@ def _scaled(recorder: Recorder, value: Value, seed: Tensor, scale: Tensor | None
     """The gradient that backward starts with, of what is put in from outside."""
     if scale is None:
         return seed
-    recorder.origin = f"{value.producer.name}'"
+    recorder.origin = value.producer.origin.backward
     made = recorder.new(f"{seed.name}, scaled", seed.spec, "diff")
     recorder.pointwise([seed, scale], made, expr="a * b")
     return made
@@ -225,20 +226,20 @@ def _accumulate(recorder: Recorder, gradient: Tensor, total: Tensor, shared: boo
     recorder.update([added], [total], rule=_SET)
 
 
-def _separate_uses(recording: Recording) -> list[tuple[Parameter, str, Tensor]]:
+def _separate_uses(recording: Recording) -> list[tuple[Parameter, Origin, Tensor]]:
     """(owner, layer, tensor) of every use of a parameter: layers that share one get a tensor each, on one memory.
 
     The gradient of each use then is added up by its own layer, also when only some of the layers run backward.
     """
-    found = [(p, p.layer, t) for p, t in recording.parameters.items()]
-    twins: dict[str, dict[Tensor, Tensor]] = {}
+    found = [(p, p.origin, t) for p, t in recording.parameters.items()]
+    twins: dict[Origin, dict[Tensor, Tensor]] = {}
     for node in recording.graph.nodes:
         for parameter in node.parameters:
-            if parameter.owner is not None and parameter.owner.layer != node.name:
+            if parameter.owner is not None and parameter.owner.origin != node.origin:
                 own = recording.parameters[parameter.owner]
-                if own not in twins.setdefault(node.name, {}):
-                    twin = twins[node.name][own] = replace(own)
-                    found.append((parameter.owner, node.name, twin))
+                if own not in twins.setdefault(node.origin, {}):
+                    twin = twins[node.origin][own] = replace(own)
+                    found.append((parameter.owner, node.origin, twin))
     if twins:
         for calls in (recording.recorder.calls, recording.forward):
             for i, call in enumerate(calls):
@@ -255,7 +256,7 @@ def _replaced(twins: Mapping[Tensor, Tensor], tensor: Tensor) -> Tensor:
 def _crossing(calls: Iterable[Call]) -> set[Tensor]:
     """What one layer, or one way through it, writes and another reads: parts of a pass run in any order, and more than
     once, so nothing may lie over it."""
-    writer: dict[Tensor, str] = {}
+    writer: dict[Tensor, Origin] = {}
     found: set[Tensor] = set()
     for call in calls:
         found.update(t.root for t in call.reads() if writer.get(t.root, call.origin) != call.origin)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import netrun
+from netrun.cli import main
 from netrun.config import schema
 from netrun.config.upgrade import parse_solver
 from netrun.config.weights import read_state
@@ -99,12 +102,36 @@ def test_a_negative_base_lr_climbs_as_in_caffe() -> None:
     assert rates('lr_policy: "fixed" base_lr: -1 min_lr: 0', 0) == [0]
 
 
-@pytest.mark.parametrize("policy", [p for p, needs in NEEDS.items() if "gamma" in needs and p != "sigmoid"])
-def test_a_negative_gamma_is_refused(policy: str) -> None:
-    """With inv it would be the root of a negative number."""
-    text = f'lr_policy: "{policy}" base_lr: 1 gamma: -0.1 power: 0.75 stepsize: 2 stepvalue: 2 plateau_winsize: 3'
-    with pytest.raises(ConfigError, match=r"gamma cannot be negative, got -0\.1"):
-        schedule(text)
+def test_a_negative_gamma_turns_the_sign_as_in_caffe() -> None:
+    """C's pow of a negative number: a whole power is a number, any other is none."""
+    assert rates('lr_policy: "step" base_lr: 1 gamma: -0.5 stepsize: 2', *range(6)) == [1, 1, -0.5, -0.5, 0.25, 0.25]
+    assert rates('lr_policy: "multistep" base_lr: 1 gamma: -0.5 stepvalue: 1 stepvalue: 3', *range(4)) == [
+        1, -0.5, -0.5, 0.25,
+    ]  # fmt: skip
+    assert rates('lr_policy: "exp" base_lr: 1 gamma: -2', 0, 1, 2, 3, 1001) == [1, -2, 4, -8, -(2.0**1001)]
+    assert rates('lr_policy: "inv" base_lr: 1 gamma: -0.5 power: 2', 0, 1, 2, 3, 4) == [1, 4, np.inf, 4, 1]
+    found = rates('lr_policy: "inv" base_lr: 1 gamma: -0.5 power: 0.5', 0, 1, 2, 3)
+    assert found[:3] == [1, pytest.approx(2**0.5), np.inf]
+    assert np.isnan(found[3])
+    assert rates('lr_policy: "exp" base_lr: 1 gamma: -1e30', 31, 32) == [-np.inf, np.inf]
+
+
+def test_a_rate_that_is_no_number_ends_the_run_and_is_foretold(tmp_path: Path, capsys: Any) -> None:
+    text = NET.partition("random_seed")[0] + 'base_lr: 0.1 lr_policy: "inv" gamma: -0.3 power: 0.75 max_iter: 9'
+    with Solver(parse_solver(text)[0]) as solver:
+        solver.step(4)
+        weights = [solver.memory.read(t) for t in solver.training.recording.parameters.values()]
+        with pytest.raises(DivergedError, match=r"^iteration 4: the learning rate is nan\n.*\n.*no power") as caught:
+            solver.step(1)
+        assert len(caught.value.problems) == 1
+        for before, tensor in zip(weights, solver.training.recording.parameters.values(), strict=True):
+            np.testing.assert_array_equal(solver.memory.read(tensor), before)
+    (tmp_path / "solver.prototxt").write_text(text)
+    assert main(["check", str(tmp_path / "solver.prototxt")]) == 0
+    assert "from iteration 4 on the learning rate is no number" in capsys.readouterr().err
+    (tmp_path / "solver.prototxt").write_text(text.replace("max_iter: 9", "max_iter: 4"))
+    assert main(["check", str(tmp_path / "solver.prototxt")]) == 0
+    assert "no number" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from ..errors import NetrunError, Problem
 from ..layers.base import Layer
 from ..params import LoadOptions
 from ..schedule import check as check_schedule
+from ..schedule import last_number
 from ..solver_nets import SolverNet, check_counts, net_to_train, nets_to_test
 from ..updates import method_of
 from . import results
@@ -94,6 +95,11 @@ def check_file(path: str, lenient: bool = False) -> Report:
 def _check_solver(message: schema.SolverParameter, source: Source, report: Report) -> None:
     report.attempt(lambda: method_of(message, source))
     report.attempt(lambda: check_schedule(message, source))
+    last = last_number(message)
+    if last is not None and last + 1 < message.max_iter:
+        what = f"from iteration {last + 1} on the learning rate is no number, and training ends there"
+        notes = (f"inv: 1 + gamma * iter is negative, and has no power of {-message.power:g}",)
+        report.warn(Problem(what, source.where("gamma"), notes))
     report.attempt(lambda: LoadOptions.of(message.load))
     for i, entry in enumerate(message.weights):
         for name in entry.split(","):

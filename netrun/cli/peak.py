@@ -43,7 +43,7 @@ def _fastest(device: Device, program: Program, work: float) -> float:
 
 def _product(side: int) -> tuple[Program, float]:
     a, b, y = (Tensor(name, Spec((side, side)), "feed" if name != "y" else "data") for name in "aby")
-    call = Call(OPS["gemm"], (a, b, None, y), {"ta": False, "tb": False}, "peak")
+    call = Call(OPS["gemm"], (a, b, None, y), {"ta": False, "tb": False})
     return Program((call,), {"a": a, "b": b}, frozenset({y})), 2.0 * side**3
 
 
@@ -59,5 +59,5 @@ def _convolution(side: int) -> tuple[Program, float]:
     attrs = {"window": Window((side_of_window,) * 2, pad=(side_of_window // 2,) * 2), "groups": 1}
     spec = Spec((batch, channels, size, size))
     values = [Tensor("x", spec, "feed"), *(Tensor(f"y{i}", spec, "data") for i in range(depth))]
-    calls = tuple(Call(OPS["conv"], (x, w, None, y), attrs, "peak") for x, y in pairwise(values))
+    calls = tuple(Call(OPS["conv"], (x, w, None, y), attrs) for x, y in pairwise(values))
     return Program(calls, {"x": values[0], "w": w}, frozenset(values[-1:])), float(batch * each * depth)

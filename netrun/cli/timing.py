@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from ..compiler.cost import multiply_adds
 from ..compiler.gradients import backward
 from ..compiler.graph import Graph
-from ..compiler.record import LOSS, Recording, record
+from ..compiler.record import Recording, record
 from ..compiler.summary import table
 from ..config.upgrade import read_net
 from ..device import Device
+from ..errors import printable
 from ..log import Log
 from ..params import initialise
 from ..program import Program
@@ -30,7 +31,10 @@ from .test import model_file
 
 @dataclass
 class Times:
-    """Seconds of one layer, summed over all iterations, and its multiply-adds in one iteration."""
+    """Seconds of one layer, summed over all iterations, and its multiply-adds in one iteration.
+
+    ``layer`` is its name; several layers may have it, and each has a row.
+    """
 
     layer: str
     forward: float = 0.0
@@ -160,11 +164,11 @@ def measure(graph: Graph, device: Device, iterations: int, log: Log) -> Measured
         log("Performing Backward", "caffe.cpp:357")
         log("*** Benchmark begins ***", "caffe.cpp:365")
         log(f"Testing for {iterations} iterations.", "caffe.cpp:366")
-        rows = {node.name: Times(node.name) for node in graph.nodes}
-        data = next((node.name for node in graph.nodes if node.key in runner.feeders), None)
+        rows = {node.origin: Times(printable(node.name)) for node in graph.nodes}
+        data = next((node.origin for node in graph.nodes if node.key in runner.feeders), None)
         for call in program.calls:  # as recorded: a device may fuse calls
-            row = rows.get(call.origin.rstrip("'"))
-            if row is not None and call.origin.endswith("'"):
+            row = rows.get(call.origin.forward)
+            if row is not None and call.origin.is_backward:
                 row.backward_work += multiply_adds(call)
             elif row is not None:
                 row.forward_work += multiply_adds(call)
@@ -178,16 +182,13 @@ def measure(graph: Graph, device: Device, iterations: int, log: Log) -> Measured
             if data is not None:
                 rows[data].forward += reading
             for timing in session.time(1):
-                name = timing.call.origin.rstrip("'")
-                is_backward = timing.call.origin.endswith("'")
+                row, is_backward = rows.get(timing.call.origin.forward), timing.call.origin.is_backward
                 found.forward += 0.0 if is_backward else timing.seconds
                 found.backward += timing.seconds if is_backward else 0.0
-                if name == LOSS or name not in rows:
-                    continue
-                if is_backward:
-                    rows[name].backward += timing.seconds
-                else:
-                    rows[name].forward += timing.seconds
+                if row is not None and is_backward:
+                    row.backward += timing.seconds
+                elif row is not None:
+                    row.forward += timing.seconds
             spent = (time.perf_counter() - start) * 1e3
             log(f"Iteration: {iteration + 1} forward-backward time: {spent:g} ms.", "caffe.cpp:394")
         found.total = time.perf_counter() - began
@@ -202,7 +203,7 @@ def forward_backward(recording: Recording) -> Program:
     seeds: list[tuple[Tensor, Tensor]] = []
     if not recording.losses:
         for name, value in recording.graph.outputs:
-            seeds.append((recording.tensors[value], Tensor(f"{name}' given", value.spec, "control")))
+            seeds.append((recording.tensors[value], recording.recorder.new(f"{name}' given", value.spec, "control")))
     found = backward(recording.recorder, recording.forward, roots, losses=recording.losses, seeds=seeds)
     gradients = {found[t] for t in roots if t in found}
     return recording.program(recording.recorder.calls, kept(recording) | gradients)

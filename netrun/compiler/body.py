@@ -15,7 +15,7 @@ from ..layers.body import Body, Given, Inner, Loss, Path
 from ..layers.context import Context
 from ..program import Recorder
 from ..types import Tensor
-from .nodes import AUTOMATIC, Graph, Node, Value
+from .nodes import Graph, Node, Value
 from .record import Recording, record_layers
 from .rules import State
 
@@ -70,7 +70,7 @@ def build_body(
     for node in graph.nodes:
         for i, (value, weight) in enumerate(zip(node.tops, node.loss_weights, strict=True)):
             if weight:
-                name = f"{node.name}.{i}" if value.blob == AUTOMATIC else value.blob
+                name = f"{node.name}.{i}" if value.hidden else value.blob
                 body.losses.append(Loss(name, recording.tensors[value], weight))
     return body
 
@@ -114,10 +114,10 @@ def _check(graph: Graph, recording: Recording, source: Source | None) -> None:
             why, notes = "brings data in, and stands outside", ("give the blob as a bottom of the layer around",)
         elif node.layer.varying and node.layer.type != "Python":
             why = "makes tops whose shapes depend on values"
-        elif node.name in changed and any(d.role == "statistic" for d in node.layer.declared):
+        elif node.origin in changed and any(d.role == "statistic" for d in node.layer.declared):
             why = "changes statistics of its own in every forward pass, which a step of many is not"
             notes = ("use_global_stats: true, or a norm without running statistics, goes",)
-        elif node.name in changed:
+        elif node.origin in changed:
             why = "carries a state of its own from batch to batch"
             notes = ("let it begin anew: expose_hidden with a first state, or no carry",)
         if why:

@@ -17,7 +17,6 @@ from ..layers.base import Layer
 from ..layers.body import Body, Build, Given, Path
 from ..layers.context import Context, Declared
 from ..layers.lookup import layer_type
-from ..program import MARKS
 from ..types import Numerics, Shape, Spec
 from .body import build_body
 from .nodes import AUTOMATIC, Graph, Node, Value
@@ -119,10 +118,6 @@ class _Builder:
 
     def add(self, position: int, message: schema.LayerParameter) -> None:
         cls = layer_type(message.type, self.where(position, "type"), message.name)
-        if message.name.endswith(MARKS):
-            what = f"{message.name} ({message.type}): the name of a layer cannot end in {message.name[-1]}"
-            hint = "it marks what is derived from a layer, its backward pass; load { rename } brings the weights over"
-            raise ConfigError(what, self.where(position, "name"), [hint])
         missing = [b for b in message.bottom if b not in self.current]
         self.unknown_bottoms(position, message)
         if missing or any(b in self.broken for b in message.bottom):
@@ -225,9 +220,9 @@ class _Builder:
             node.tops.append(value)
             self.current[top] = value
         if node.layer.loss and not node.message.top:  # its loss counts all the same, only nobody can name it
-            node.tops.append(Value(AUTOMATIC, specs[0], node, 0))
+            node.tops.append(Value(AUTOMATIC, specs[0], node, 0, hidden=True))
         for spec, _ in node.layer.unnamed_tops():
-            node.tops.append(Value(AUTOMATIC, spec, node, len(node.tops)))
+            node.tops.append(Value(AUTOMATIC, spec, node, len(node.tops), hidden=True))
 
     def check_in_place(self, node: Node, i: int, spec: Spec) -> None:
         """Refuse to overwrite what somebody else uses, as in Caffe, or what has another shape."""
@@ -253,7 +248,7 @@ class _Builder:
         for node in self.nodes:
             moved = [bool(w and value.readers) for w, value in zip(node.loss_weights, node.tops, strict=True)]
             if node.message.loss_weight and any(moved):
-                kept = [m or v.blob == AUTOMATIC for m, v in zip(moved, node.tops, strict=True)]
+                kept = [m or v.hidden for m, v in zip(moved, node.tops, strict=True)]
                 node.loss_weights = [w if k else 0.0 for w, k in zip(node.loss_weights, kept, strict=True)]
 
     def loss_weights(self, node: Node) -> list[float]:
@@ -266,7 +261,7 @@ class _Builder:
         for node in self.nodes:
             explicit = bool(node.message.loss_weight)
             for i, value in enumerate(node.tops):
-                if value.blob == AUTOMATIC:
+                if value.hidden:
                     continue
                 if not value.readers:
                     found.append((value.blob, value))

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from ..config import schema
 from ..layers.base import Layer
+from ..program import Origin
 from ..types import STRICT, Numerics, Shape, Spec
 from .sharing import Parameter
 
 AUTOMATIC = "(automatic)"
-"""The blob of a loss layer that names no top: it has a value and a weight, but no name and is no output."""
+"""What the top of a loss layer that names none is called where a name is needed."""
 
 
 @dataclass(eq=False)
@@ -23,6 +24,8 @@ class Value:
     producer: Node
     index: int
     readers: list[tuple[Node, int]] = field(default_factory=list)
+    hidden: bool = False
+    """The top of a loss layer that names none: it has a value and a weight, but no name and is no output."""
 
 
 @dataclass(eq=False)
@@ -45,6 +48,11 @@ class Node:
     def key(self) -> str:
         """The name, made unique within the net: two layers of one name share nothing."""
         return self.layer.key
+
+    @property
+    def origin(self) -> Origin:
+        """What its calls are made for."""
+        return Origin(self.layer.name, self.layer.key)
 
     @property
     def message(self) -> schema.LayerParameter:

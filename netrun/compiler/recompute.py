@@ -39,7 +39,7 @@ def _bytes(program: Program) -> int:
 
 
 def _is_backward(call: Call) -> bool:
-    return call.origin.endswith("'")
+    return call.origin.is_backward
 
 
 def _dropped(program: Program, deepest: int) -> dict[Tensor, Call]:
@@ -92,7 +92,7 @@ def _rewritten(program: Program, dropped: dict[Tensor, Call]) -> Program:
                 again.setdefault(t.root, Tensor(f"{t.root.name}~", t.root.spec, t.root.kind))
             written = {t.root for t in made.writes()}
             call = read.map(lambda t: again[t.root].view(t.shape) if t.root in written else t)
-            calls.append(Call(call.op, call.args, call.attrs, f"{made.origin}'"))
+            calls.append(Call(call.op, call.args, call.attrs, made.origin.backward))
         return again[root].view(tensor.shape)
 
     for call in program.calls:

@@ -8,13 +8,10 @@ from typing import Any
 
 from ..errors import NetrunError, ShapeError
 from ..expression import letters, parse, text_of
-from ..program import Call, Program, Recorder
+from ..program import LOSS, Call, Program, Recorder
 from ..types import Kind, Spec, Tensor
 from .nodes import Graph, Node, Value
 from .sharing import Parameter
-
-LOSS = "(loss)"
-"""Origin of the calls that add up the total loss; no layer's name."""
 
 
 @dataclass
@@ -74,12 +71,15 @@ def record_layers(result: Recording) -> None:
         as :func:`record`.
     """
     for node in result.graph.nodes:
+        for parameter in node.parameters:
+            result.recorder.reserve((parameter.owner or parameter).key)
+    for node in result.graph.nodes:
         _record_layer(node, result)
 
 
 def _record_layer(node: Node, result: Recording) -> None:
     recorder, layer = result.recorder, node.layer
-    recorder.origin = node.name
+    recorder.origin = node.origin
     _give_tensors(node, result)
     bottoms = [result.tensors[v].stop() if node.stops(i) else result.tensors[v] for i, v in enumerate(node.bottoms)]
     kind: Kind = "feed" if layer.fed else "data"
@@ -107,6 +107,8 @@ def _give_tensors(node: Node, result: Recording) -> None:
     for declared in layer.declared:
         if declared.role == "state":
             name = f"{node.key}.{declared.name}"
+            while name in result.states:  # layers "a.b" and "a" may come to one name
+                name += "@2"
             tensor = result.states[name] = recorder.new(name, declared.spec, "state")
             if declared.value is not None:
                 result.initial[tensor] = declared.value

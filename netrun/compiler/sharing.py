@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..config import schema
 from ..errors import ConfigError, NetrunError, Problem, ShapeError, Where
 from ..layers.context import Declared
+from ..program import Origin
 from ..types import Spec
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class Parameter:
     """One blob of parameters. A sharer points to its ``owner``; owners have none."""
 
-    layer: str
+    origin: Origin
+    """Of the layer whose blob it is."""
     index: int
     declared: Declared
     lr_mult: float
@@ -31,6 +33,11 @@ class Parameter:
     """Which of lr_mult and decay_mult the prototxt states."""
     key: str = ""
     """Name of its memory: the same in every net that shares weights by layer name."""
+
+    @property
+    def layer(self) -> str:
+        """The name of that layer."""
+        return self.origin.name
 
     @property
     def spec(self) -> Spec:
@@ -51,6 +58,7 @@ def share(nodes: Sequence[Node], where: Callable[..., Where | None]) -> list[Par
     """
     owners: list[Parameter] = []
     by_name: dict[str, Parameter] = {}
+    keys: set[str] = set()
     problems: list[Problem] = []
     for node in nodes:
         specs = node.layer.param_specs()
@@ -69,6 +77,9 @@ def share(nodes: Sequence[Node], where: Callable[..., Where | None]) -> list[Par
             node.parameters.append(parameter)
             if parameter.owner is None:
                 parameter.key = f"{node.key}.{declared.name}"
+                while parameter.key in keys:  # a blob "b.c" of layer "a" and a blob "c" of layer "a.b"
+                    parameter.key += "@2"
+                keys.add(parameter.key)
                 owners.append(parameter)
     if problems:
         raise ConfigError.of(problems)
@@ -99,7 +110,7 @@ def _one(
             raise ConfigError(what, where(node.position, *node.layer.spec_path(i), name))
     # Caffe counts these blobs among the learnable ones, at rate 0; weight decay still reaches their history.
     lr = 0.0 if statistic else message.lr_mult
-    parameter = Parameter(node.name, i, declared, lr, message.decay_mult)
+    parameter = Parameter(node.origin, i, declared, lr, message.decay_mult)
     parameter.given = {name for name in ("lr_mult", "decay_mult") if message.HasField(name)}
     if not message.name:
         return parameter

@@ -6,12 +6,12 @@ the gradient that each reader sends back on its own: so ``netrun.net`` asks for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ..config import schema
 from ..layers.context import Context
 from ..layers.lookup import layer_type
-from .graph import AUTOMATIC, Graph, Node, Value, split_name
+from .graph import Graph, Node, Value, split_name
 
 
 def name_copies(graph: Graph) -> Graph:
@@ -21,27 +21,29 @@ def name_copies(graph: Graph) -> Graph:
     then is an output of the net.
     """
     nodes: list[Node] = []
+    taken = {value.blob for node in graph.nodes for value in node.tops}
     for node in graph.nodes:
         nodes.append(node)
         for index, value in enumerate(node.tops):
             given = node.loss_weights[index] if node.message.loss_weight else 0.0
-            if value.blob != AUTOMATIC and len(value.readers) + bool(given) > 1:
-                nodes.append(_split(graph, node, value, given))
+            if not value.hidden and len(value.readers) + bool(given) > 1:
+                nodes.append(_split(graph, node, value, given, taken))
                 if given:
                     node.loss_weights[index] = 0.0
     graph.nodes = nodes
-    values = [value for node in nodes for value in node.tops if value.blob != AUTOMATIC]
+    values = [value for node in nodes for value in node.tops if not value.hidden]
     graph.blobs = {value.blob: value for value in values}
     graph.outputs = sorted(((v.blob, v) for v in values if not v.readers), key=lambda pair: pair[0])
     return graph
 
 
-def _split(graph: Graph, node: Node, value: Value, weight: float) -> Node:
+def _split(graph: Graph, node: Node, value: Value, weight: float, taken: Collection[str]) -> Node:
     parts = len(value.readers) + bool(weight)
     names = [split_name(value, part) for part in range(parts)]
-    message = schema.LayerParameter(
-        name=names[0].removesuffix("_0"), type="Split", bottom=[value.blob], top=names, loss_weight=[]
-    )
+    name = names[0].removesuffix("_0")
+    while any(copy in taken for copy in names):  # somebody's own blob is called so
+        names = [f"{copy}@2" for copy in names]
+    message = schema.LayerParameter(name=name, type="Split", bottom=[value.blob], top=names, loss_weight=[])
     context = Context(phase=graph.phase, dtype=value.spec.dtype)
     split = Node(node.position, layer_type("Split")(message, context), [value])
     split.layer.configure([value.spec])
@@ -91,7 +93,7 @@ def _copies(value: Value, node: Node) -> tuple[list[str], float]:
     """Names of the copies of a blob and the loss weight that moves to the first; none if one reader is all it has."""
     given = node.loss_weights[value.index] if node.message.loss_weight else 0.0
     parts = len(value.readers) + bool(given)
-    if node.layer.type == "Split" or value.blob == AUTOMATIC or parts < 2:
+    if node.layer.type == "Split" or value.hidden or parts < 2:
         return [], 0.0
     return [split_name(value, part) for part in range(parts)], given
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..config import schema
+from ..errors import printable
+from ..program import Origin
 from ..types import Shape
 from .cost import multiply_adds
 from .graph import Graph, Node
@@ -102,11 +104,10 @@ def summarize(graph: Graph) -> Summary:
     Raises:
         ShapeError: a layer's own class is wrong (its kernels do not fit its shapes).
     """
-    work: dict[str, int] = {}
+    work: dict[Origin, int] = {}
     for call in record(graph).forward:
         work[call.origin] = work.get(call.origin, 0) + multiply_adds(call)
-    # Two layers may have one name; their calls cannot be told apart, so the first gets all of the work.
-    rows = [_row(node, work.pop(node.name, 0)) for node in graph.nodes]
+    rows = [_row(node, work.get(node.origin, 0)) for node in graph.nodes]
     return Summary(
         graph.name,
         schema.Phase.Name(graph.phase),
@@ -132,7 +133,8 @@ def _row(node: Node, work: int) -> Row:
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Rows of cells as aligned lines; the columns ``right`` stand flush right."""
+    """Rows of cells as aligned lines, whatever signs are in them; the columns ``right`` stand flush right."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(cells)).rstrip()

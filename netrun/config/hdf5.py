@@ -7,7 +7,7 @@ Weights: ``/data/<layer>/<i>``, gradients ``/diff/<layer>/<i>``. State: ``/iter`
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -52,22 +52,56 @@ def write_weights(
     with _h5py().File(stream, "w") as root:
         data = root.create_group("data")
         slopes = root.create_group("diff") if diffs else None
-        written: list[str] = []
+        counts = [(layer.name, max(blobs[i], default=-1) + 1) for i, layer in enumerate(layers) if blobs.get(i)]
+        check_names(counts)
+        taken = {f"{name}/{i}" for name, count in counts for i in range(count)}
         for index, layer in enumerate(layers):
-            if blobs.get(index) and layer.name in (*written, ""):
-                why = f'two with parameters are called "{layer.name}"' if layer.name else "one with parameters has none"
-                hint = "give each layer a name of its own, or write no HDF5"
-                raise UsageError(f"HDF5 files hold layers by their names, and {why}", None, [hint])
-            if not layer.name:
-                continue
+            if not blobs.get(index) and (not _fits(layer.name) or _inside(layer.name, taken)):
+                continue  # a layer without parameters is told for completeness
             group = data.require_group(layer.name)
-            written += [layer.name] if blobs.get(index) else []
             for i, array in blobs.get(index, {}).items():
                 group[str(i)] = array
             if slopes is not None:
                 slope = slopes.require_group(layer.name)
                 for i, array in diffs.get(index, {}).items():
                     slope[str(i)] = array
+
+
+def check_names(layers: Sequence[tuple[str, int]]) -> None:
+    """Refuse layers whose names an HDF5 file cannot hold.
+
+    Args:
+        layers: name and number of blobs of each that has any.
+
+    Raises:
+        UsageError: see above.
+    """
+    why = ""
+    names = [name for name, _ in layers]
+    taken = {f"{name}/{i}": name for name, count in layers for i in range(count)}
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            why = f'two with parameters are called "{name}"'
+        elif not name:
+            why = "one with parameters has none"
+        elif not _fits(name):
+            why = f'"{name}" is no path of groups'
+        elif _inside(name, taken):
+            why = f'"{name}" is where the blobs of "{taken[_inside(name, taken)]}" stand'
+    if why:
+        hint = "give each layer a name of its own, or write no HDF5"
+        raise UsageError(f"HDF5 files hold layers by their names, and {why}", None, [hint])
+
+
+def _inside(name: str, taken: Container[str]) -> str:
+    """The path among the taken ones that a name is, or begins with; "" if there is none."""
+    parts = name.split("/")
+    return next((p for p in ("/".join(parts[: i + 1]) for i in range(len(parts))) if p in taken), "")
+
+
+def _fits(name: str) -> bool:
+    """Whether an HDF5 group can have that name: a path, whose parts are not empty."""
+    return "\0" not in name and all(part not in ("", ".") for part in name.split("/"))
 
 
 def read_state(file: str) -> State:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..errors import printable
+
 END, NAME, NUMBER, STRING, SYMBOL = range(5)
 """The kinds of tokens. A number may still be a wrong one (``1.2.3``), a string may lack its closing quote."""
 
@@ -48,7 +50,7 @@ def tokenize(text: str) -> Tokens:
 def shown(text: str, most: int = 60) -> str:
     """A piece of a file as a message may show it: on one line, not too long, nothing that a terminal would obey."""
     text = text if len(text) <= most else text[: most - 3] + "..."
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable(text)
 
 
 _ESCAPE = re.compile(

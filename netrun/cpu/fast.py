@@ -128,7 +128,7 @@ class Fast(Reference):
         self._reorder(replace(array.spec, layout=PLAIN), array.spec, plain, array.memory)
 
     def _reorder(self, source: Spec, target: Spec, x: Any, y: Any) -> None:
-        call = Call(OPS["copy"], (Tensor("x", source), Tensor("y", target)), {}, "")
+        call = Call(OPS["copy"], (Tensor("x", source), Tensor("y", target)), {})
         recipe = self.recipes.of(call) if self.recipes is not None else None
         if recipe is None:
             raise TypeError(f"nothing copies {source} to {target}, though something laid it out")

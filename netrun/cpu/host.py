@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..device import Step
 from ..errors import DataError, DeviceError, OutOfMemoryError
-from ..program import Call, Program
+from ..program import Call, Origin, Program
 from ..types import Spec, resolve_shape
 
 Array = npt.NDArray[Any]
@@ -136,10 +136,10 @@ CHECKED = frozenset({"softmax_nll", "ctc", "gather", "scatter_add", "update_rows
 
 def step_of(call: Call, body: Step) -> Quiet:
     """The body as a step; a DataError in it names the layer."""
-    return Quiet(_naming(call.origin, body) if call.op.name in CHECKED and call.origin else body)
+    return Quiet(_naming(call.origin, body) if call.op.name in CHECKED and call.origin.name else body)
 
 
-def _naming(origin: str, body: Step) -> Step:
+def _naming(origin: Origin, body: Step) -> Step:
     def step() -> None:
         try:
             body()

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..kernels import CHANGES, OPS
-from ..program import Call, Home, Program
+from ..program import Call, Home, Origin, Program
 from ..types import PLAIN, Tensor
 from . import onednn_norm, onednn_spatial
 from .dnnl import Unsupported
@@ -70,12 +70,13 @@ class _Layouts:
         self.half = program.numerics.precision == "BF16"
         self._parent: dict[Tensor, Tensor] = {}
         self._native: dict[Tensor, Tensor] = {}
-        self._versions: dict[tuple[Tensor, str, str], Tensor] = {}
-        self._origin = ""
+        self._versions: dict[tuple[Tensor, str, Origin | None], Tensor] = {}
+        self._origin = Origin()
         self._calls: list[Call] = []
         # what code of a user's own gets into its hands is the memory itself: it may write there
         given = {t.root for call in program.calls if call.op.name == "host" for t in call.tensors()}
         self._kept = (program.keeps & program.visible) - given
+        self._names = {t.name for t in (*program.tensors(), *program.keeps)}
         self._homes: dict[Tensor, Home] = {}
         self._fixed = {t for t in program.persistent() if t not in self._kept}
         self._joined = [connected(call) for call in program.calls]
@@ -84,7 +85,7 @@ class _Layouts:
                 self._union(a, b)
         self._layout = self._choose()
         self._changed = _changed(program)
-        self._forward = not program.visible and not any(call.origin.endswith("'") for call in program.calls)
+        self._forward = not program.visible and not any(call.origin.is_backward for call in program.calls)
         products = [call for call in program.calls if call.op.name == "gemm" and halvable(call)]
         self._users = Counter(self._half_of(t, call.origin) for call in products for t in call.tensors()[:2])
         self._private = self._privates()
@@ -183,7 +184,7 @@ class _Layouts:
         for key in [key for key in self._versions if key[0] in changed]:
             del self._versions[key]
 
-    def _half_of(self, t: Tensor, origin: str) -> tuple[Tensor, str, str]:
+    def _half_of(self, t: Tensor, origin: Origin) -> tuple[Tensor, str, Origin | None]:
         """What the 16-bit copy of a factor is kept under."""
         return t.root, f"{replace(t.spec, layout=PLAIN + HALF)}", self._once(t, origin)
 
@@ -287,16 +288,18 @@ class _Layouts:
     def _own_form(self, t: Tensor, layout: str) -> Tensor:
         """The tensor that stands for one in another layout; what is kept has the plain memory besides, by its name."""
         name = f"{t.root.name}@{layout}" if t.root in self._kept else t.root.name
+        while name != t.root.name and name in self._names:  # a blob may be called so
+            name += "@"
         return Tensor(name, replace(t.spec, layout=layout), t.kind)
 
-    def _once(self, t: Tensor, origin: str) -> str:
+    def _once(self, t: Tensor, origin: Origin) -> Origin | None:
         """What is kept may be written from outside between two layers: a copy of it serves this layer only.
 
         Parameters too, where layers may run alone; a program that runs as a whole changes them in calls of its own.
         """
         if t.root.kind == "learned" and not self.program.visible:
-            return ""
-        return origin if t.root in self._fixed or t.root in self._kept else ""
+            return None
+        return origin if t.root in self._fixed or t.root in self._kept else None
 
     def _is_work(self, t: Tensor) -> bool:
         return self._native.get(t.root, t).spec.layout.startswith("work:")

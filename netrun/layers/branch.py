@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import nearest
 from ..kernels import OPS, Kernels
-from ..program import Call
+from ..program import Call, Origin
 from ..types import Shape, Spec, Tensor
 from .base import Count
 from .body import Given
@@ -227,10 +227,10 @@ class While(Holder):
         calls, states = list(body.calls), []
         alive, going = Tensor("alive", Spec((count,), dtype)), Tensor("going", Spec((count,), dtype))
         if self._before_step:
-            calls.insert(0, _pointwise([test], alive, "where(a > 0, 1, 0)", self.name))
+            calls.insert(0, _pointwise([test], alive, "where(a > 0, 1, 0)", Origin(self.name, self.key)))
             going = alive
         else:
-            calls.append(_pointwise([alive, test], going, "where(b > 0, a, 0)", self.name))
+            calls.append(_pointwise([alive, test], going, "where(b > 0, a, 0)", Origin(self.name, self.key)))
             ones = k.temp("first_alive", (count,))
             k.fill(ones, value=1.0)
             states.append(Carried(alive, going, ones))
@@ -239,7 +239,7 @@ class While(Holder):
             kept = Tensor(f"{state.message.name}.kept", before.spec)
             mask = alive.stop().view((count, *(1,) * (len(state.shape) - 1)))
             after = body.blobs[state.message.next]
-            calls.append(_pointwise([mask, after, before], kept, "where(a > 0, b, c)", self.name))
+            calls.append(_pointwise([mask, after, before], kept, "where(a > 0, b, c)", Origin(self.name, self.key)))
             states.append(Carried(before, kept, self.first_value(k, bottom, state)))
         loop = Unrolled(k, calls, self._steps, same, {}, states, name=self.key)
         went = k.temp("went_on", (self._steps, count))
@@ -250,7 +250,7 @@ class While(Holder):
             k.copy(last[i], y)
 
 
-def _pointwise(xs: Sequence[Tensor], y: Tensor, expr: str, origin: str) -> Call:
+def _pointwise(xs: Sequence[Tensor], y: Tensor, expr: str, origin: Origin) -> Call:
     return Call(OPS["pointwise"], (tuple(xs), y), {"expr": expr}, origin)
 
 

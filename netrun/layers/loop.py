@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import nearest
 from ..expression import rule
 from ..kernels import OPS, Kernels
-from ..program import Call
+from ..program import Call, Origin
 from ..types import Spec, Tensor
 from .base import stop
 from .body import Given
@@ -186,7 +186,8 @@ class Recurrent(Holder):
                     start = Tensor(f"{state.message.name}.start", Spec((1, *state.shape[1:]), placeholder.dtype))
                     same[start] = getattr(self, state.learned)
                     args, expr = [*args, start], "a * b + (1 - b) * c"
-                calls.append(Call(OPS["pointwise"], (tuple(args), placeholder), {"expr": expr}, self.name))
+                origin = Origin(self.name, self.key)
+                calls.append(Call(OPS["pointwise"], (tuple(args), placeholder), {"expr": expr}, origin))
             states.append(Carried(before, body.blobs[state.message.next], first))
         loop = Unrolled(
             k, [*calls, *body.calls], self._steps, same, stepped, states,

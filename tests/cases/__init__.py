@@ -10,7 +10,7 @@ import numpy as np
 
 from netrun.device import Device
 from netrun.kernels import OPS, Op
-from netrun.program import Call
+from netrun.program import Call, Origin
 from netrun.types import Spec, Tensor
 
 Array = Any
@@ -123,7 +123,7 @@ def run_case(
         tensors.append(None if argument is None else named[0] if single else named)
         arrays.append(None if argument is None else homes[0] if single else tuple(homes))
         before.append(values)
-    call = Call(case.signature, tuple(tensors), {**attrs, **(more or {})}, "case")
+    call = Call(case.signature, tuple(tensors), {**attrs, **(more or {})}, Origin("case"))
     scratch = device.allocate(device.workspace(call))
     step = device.capture([device.bind(call, arrays, scratch)])
     step()

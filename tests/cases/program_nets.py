@@ -9,7 +9,7 @@ import numpy as np
 
 from netrun.compiler.gradients import backward
 from netrun.device import Device
-from netrun.program import Program, Recorder
+from netrun.program import Origin, Program, Recorder
 from netrun.session import Session
 from netrun.types import Spec, Tensor, Window
 
@@ -138,7 +138,7 @@ NETS = {f.__name__: f for f in (lenet, quick, alex, inception, odd, residual)}
 def compiled(body: Callable[[Maker], Tensor], train: bool = True, keep: bool = False) -> tuple[Program, Maker]:
     """Forward and backward of a net; kept are its result and the gradients of its weights, or everything."""
     k = Recorder()
-    k.origin = "net"
+    k.origin = Origin("net")
     m = Maker(k)
     y = body(m)
     keeps = {y}

@@ -12,7 +12,7 @@ from cases.kernels import KERNELS
 from netrun.compiler import gradients
 from netrun.compiler.gradients import RULES, backward
 from netrun.cpu.reference import Reference
-from netrun.program import Program, Recorder
+from netrun.program import Origin, Program, Recorder
 from netrun.session import Session
 from netrun.types import Spec, Tensor
 
@@ -31,7 +31,7 @@ class Harness:
     def __init__(self, case: KernelCase) -> None:
         self.given, attrs = case.build("float64")
         recorder = Recorder("float64")
-        recorder.origin = "case"
+        recorder.origin = Origin("case")
         rng = np.random.default_rng(7)
         self.inputs: dict[str, list[tuple[Tensor, Any]]] = {}
         self.outs: list[Tensor] = []

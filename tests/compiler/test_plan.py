@@ -12,7 +12,7 @@ from netrun.compiler.plan import plan
 from netrun.cpu.reference import Reference
 from netrun.expression import letters
 from netrun.kernels import OPS
-from netrun.program import Call, Program, Recorder
+from netrun.program import Call, Origin, Program, Recorder
 from netrun.session import Session
 from netrun.types import Spec, Tensor
 
@@ -24,7 +24,7 @@ def random_program(seed: int) -> Program:
     feeds = [Tensor(f"f{i}", Spec((rng.choice([2, 6]), 4)), "feed") for i in range(2)]
     values = list(feeds)
     for i in range(rng.randint(3, 25)):
-        recorder.origin = f"l{i}"
+        recorder.origin = Origin(f"l{i}")
         x = rng.choice(values[-6:])
         kind = rng.random()
         if kind < 0.55:
@@ -109,7 +109,7 @@ def chain(length: int) -> Program:
     x = Tensor("x", Spec((64, 64)), "feed")
     value = x
     for i in range(length):
-        recorder.origin = f"l{i}"
+        recorder.origin = Origin(f"l{i}")
         made = recorder.new("v", x.spec, "data")
         recorder.pointwise([value], made, expr="tanh(a)")
         value = made
@@ -142,5 +142,7 @@ def test_copies_vanish_unless_something_changes_in_place() -> None:
 
 def test_calls_nobody_needs_are_dropped() -> None:
     program = chain(3)
-    extra = Call(OPS["pointwise"], ((program.feeds["x"],), Tensor("unused", Spec((64, 64)))), {"expr": "a"}, "extra")
+    extra = Call(
+        OPS["pointwise"], ((program.feeds["x"],), Tensor("unused", Spec((64, 64)))), {"expr": "a"}, Origin("extra")
+    )
     assert len(drop_unread(program.having([*program.calls, extra])).calls) == 3

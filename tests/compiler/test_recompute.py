@@ -15,7 +15,7 @@ from netrun.config.upgrade import read_net
 from netrun.cpu.null import Null
 from netrun.expression import rule
 from netrun.kernels import OPS
-from netrun.program import Program, Recorder
+from netrun.program import Origin, Program, Recorder
 from netrun.session import Session
 from netrun.solver import Solver
 from netrun.training import compile_training
@@ -95,11 +95,11 @@ def test_a_value_that_changed_since_is_kept() -> None:
     k = Recorder()
     x, state = Tensor("x", Spec((64,)), "feed"), Tensor("s", Spec((64,)), "state")
     y, z, d = (Tensor(n, Spec((64,))) for n in "yzd")
-    k.origin = "one"
+    k.origin = Origin("one")
     k.pointwise([x, state], y, expr="a + b")
     k.pointwise([y], z, expr="a * 2")
     k.update([x], [state], rule=rule(["g"], ["s"], "s = s + g"))
-    k.origin = "one'"
+    k.origin = Origin("one").backward
     k.pointwise([y, z], d, expr="a + b")
     program = Program(tuple(k.calls), {"x": x}, frozenset([d]))
     again = [c.writes()[0].name for c in recompute(program).calls]

@@ -16,7 +16,7 @@ from netrun.cpu.reference import Reference
 from netrun.device import Device, open_device
 from netrun.errors import DataError, DeviceError, OutOfMemoryError
 from netrun.kernels import IN_PLACE, OPS, Op
-from netrun.program import Call
+from netrun.program import Call, Origin
 from netrun.types import Spec, Tensor, Window
 
 DTYPES = ("float32", "float64")
@@ -108,7 +108,7 @@ def test_an_output_may_lie_over_an_input(case: KernelCase, device: Device) -> No
         args = [poisoned(a) if isinstance(a, Spec) else a for a in given]
         args[out] = shared
         tensors = tuple(_tensors(a) for a in args)
-        call = Call(case.signature, tensors, dict(attrs), "case")
+        call = Call(case.signature, tensors, dict(attrs))
         device.bind(call, args, device.allocate(device.workspace(call)))()
         rtol, atol = case.tolerance("float32")
         np.testing.assert_allclose(shared, wanted[names[out]][0], rtol, atol * 10, equal_nan=False)
@@ -202,12 +202,12 @@ def test_null_has_every_shape_and_no_memory() -> None:
         device.write(small, np.ones(7))
     values = device.read(small)
     assert (values.shape, values.dtype, values.any()) == ((2, 3), np.int32, False)
-    device.capture([device.bind(Call(OPS["fill"], (), {}, "x"), [small], None)])()
+    device.capture([device.bind(Call(OPS["fill"], (), {}, Origin("x")), [small], None)])()
 
 
 @pytest.mark.parametrize("name", ["cpu", "reference"])
 def test_a_kernel_a_device_lacks(name: str) -> None:
-    call = Call(Op("hologram", (), ()), (), {}, "conv1'")
+    call = Call(Op("hologram", (), ()), (), {}, Origin("conv1").backward)
     with pytest.raises(DeviceError, match=rf"layer conv1': device {name} has no kernel hologram"):
         open_device(name).bind(call, [], None)
 
@@ -219,7 +219,7 @@ def test_a_label_out_of_range(name: str, captured: bool) -> None:
     x, label = np.zeros((3, 10), "float32"), np.array([[4], [12], [-1]], "float32")
     arrays = [x, label, np.empty_like(x), np.empty((), "float32"), np.empty((), "float32")]
     tensors = tuple(Tensor(str(i), Spec(a.shape)) for i, a in enumerate(arrays))
-    call = Call(OPS["softmax_nll"], tensors, {"axis": 1, "ignore": -1, "normalize": "valid"}, "loss")
+    call = Call(OPS["softmax_nll"], tensors, {"axis": 1, "ignore": -1, "normalize": "valid"}, Origin("loss"))
     step = device.bind(call, arrays, device.allocate(device.workspace(call)))
     with pytest.raises(DataError, match=r"layer loss: label 12 at position 1, 0 is not in 0\.\.9"):
         (device.capture([step]) if captured else step)()
@@ -233,7 +233,7 @@ def test_a_label_out_of_range(name: str, captured: bool) -> None:
 def test_an_index_out_of_range(name: str, bad: float) -> None:
     device = open_device(name)
     arrays = [np.zeros((5, 2), "float32"), np.array([0, bad], "float32"), np.empty((2, 2), "float32")]
-    call = Call(OPS["gather"], tuple(Tensor("t", Spec(a.shape)) for a in arrays), {}, "embed")
+    call = Call(OPS["gather"], tuple(Tensor("t", Spec(a.shape)) for a in arrays), {}, Origin("embed"))
     with pytest.raises(DataError, match=rf"layer embed: index {bad:g} at position 1 is not in 0\.\.4"):
         device.bind(call, arrays, device.allocate(device.workspace(call)))()
 
@@ -243,7 +243,7 @@ def test_infinities_are_quiet_and_come_through(name: str) -> None:
     device = open_device(name)
     x, y = np.array([0, -1, 1e30], "float32"), np.empty(3, "float32")
     tensors = ((Tensor("x", Spec((3,))),), Tensor("y", Spec((3,))))
-    step = device.bind(Call(OPS["pointwise"], tensors, {"expr": "log(a) * a * a"}, ""), [(x,), y], None)
+    step = device.bind(Call(OPS["pointwise"], tensors, {"expr": "log(a) * a * a"}), [(x,), y], None)
     step()
     assert np.isnan(y[:2]).all()
     assert np.isinf(y[2])

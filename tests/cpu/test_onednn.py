@@ -213,4 +213,4 @@ def test_lengths_reach_the_library_whole() -> None:
         recipes = Fast().recipes
         assert recipes is not None
         args = Tensor("x", spec), Tensor("y", spec), Tensor("scale", kept)
-        assert recipes.of(Call(OPS["lrn"], args, attributes, "")) is not None
+        assert recipes.of(Call(OPS["lrn"], args, attributes)) is not None

@@ -11,7 +11,7 @@ import pytest
 from netrun.cpu import dnnl, frequencies, points
 from netrun.cpu.fast import Fast
 from netrun.cpu.reference import Reference
-from netrun.program import Call, Program, Recorder
+from netrun.program import Call, Origin, Program, Recorder
 from netrun.session import Memory, Session
 from netrun.types import Spec, Tensor, Window
 
@@ -34,7 +34,7 @@ def test_a_tile_is_a_correlation() -> None:
 def program(x: tuple[int, ...], outputs: int, pad: tuple[int, int], then: bool, bias: bool = True) -> Program:
     """A convolution with its gradients on given arrays: x, dy, w and b."""
     k = Recorder()
-    k.origin = "conv"
+    k.origin = Origin("conv")
     window = Window((5, 5), (1, 1), pad)
     shape = (x[0], outputs, *window.output(x[2:]))
     given, seed = Tensor("x", Spec(x), "feed"), Tensor("dy", Spec(shape), "feed")
@@ -85,7 +85,7 @@ def test_equals_the_reference(name: str, then: bool) -> None:
 def inside(made: Program, seen: bool) -> Program:
     """The same on what other kernels make and read, as in a net; ``seen``: x is kept."""
     k, after = Recorder(), Recorder()
-    k.origin = after.origin = "around"
+    k.origin = after.origin = Origin("around")
     given = {t: k.new(f"{name} inside", t.spec, "data") for name, t in made.feeds.items()}
     for t, own in given.items():
         k.pointwise([t], own, expr="2 * a")

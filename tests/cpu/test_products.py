@@ -9,7 +9,7 @@ from netrun.cpu import dnnl, onednn_products
 from netrun.cpu.fast import Fast
 from netrun.cpu.onednn_products import FEW, LANES, LARGE, SOME
 from netrun.kernels import OPS
-from netrun.program import Call, Program, Recorder
+from netrun.program import Call, Origin, Program, Recorder
 from netrun.session import Session
 from netrun.types import Spec, Tensor
 
@@ -100,7 +100,7 @@ def test_large_results_of_little_depth(rows: int, columns: int, depth: int, want
     layout = "plain" if precision == "FP32" else "plain/bf16"
     a, b = (Tensor(n, Spec((depth, k), layout=layout), "data") for n, k in (("a", rows), ("b", columns)))
     y = Tensor("y", Spec((rows, columns)), "data")
-    call = Call(OPS["gemm"], (a, b, None, y), {"ta": True, "tb": False}, "fc")
+    call = Call(OPS["gemm"], (a, b, None, y), {"ta": True, "tb": False}, Origin("fc"))
     found = onednn_products._in_bands(LIBRARY, call)
     assert (found is not None) == wanted
     if found is None:

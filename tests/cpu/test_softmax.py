@@ -13,7 +13,7 @@ from netrun.cpu.fast import Fast
 from netrun.cpu.reference import Reference
 from netrun.device import Device
 from netrun.kernels import OPS
-from netrun.program import Call
+from netrun.program import Call, Origin
 from netrun.types import Spec, Tensor
 
 LIBRARY = dnnl.library()
@@ -24,7 +24,7 @@ DEVICES = (Fast(), Fast(numpy=True))
 
 def call_of(op: str, arrays: list[Any], attrs: dict[str, Any]) -> Call:
     tensors = [Tensor(f"t{i}", Spec(a.shape, a.dtype.name)) for i, a in enumerate(arrays)]
-    return Call(OPS[op], tuple(tensors), attrs, "layer")
+    return Call(OPS[op], tuple(tensors), attrs, Origin("layer"))
 
 
 def run(device: Device, op: str, arrays: list[Any], **attrs: Any) -> list[Any]:

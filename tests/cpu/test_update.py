@@ -73,7 +73,7 @@ LEFT: dict[str, Rule] = {
 
 def called(rules: Rule, shape: tuple[int, ...], dtype: str = "float32", number: tuple[int, ...] = ()) -> Call:
     xs = tuple(Tensor(n, Spec(number if n in SINGLES else shape, dtype)) for n in rules.inputs)
-    return Call(OPS["update"], (xs, tuple(Tensor(n, Spec(shape, dtype)) for n in rules.variables)), {"rule": rules}, "")
+    return Call(OPS["update"], (xs, tuple(Tensor(n, Spec(shape, dtype)) for n in rules.variables)), {"rule": rules})
 
 
 def recipe_of(call: Call) -> Recipe | None:
@@ -217,7 +217,7 @@ def test_arrays_that_stay_with_numpy() -> None:
     args: Any = call.args
     xs, (w, _) = args
     short = Tensor("h", Spec((4, 2)))
-    assert recipe_of(Call(call.op, (xs, (w, short)), call.attrs, "")) is None
+    assert recipe_of(Call(call.op, (xs, (w, short)), call.attrs)) is None
 
 
 @needs_library
@@ -230,7 +230,7 @@ def test_memory_that_is_given_twice() -> None:
     args: Any = call.args
     (raw, *numbers), (w, h) = args
     for xs, vs in (((w, *numbers), (w, h)), ((raw, *numbers), (w, w)), ((h.view((8,)), *numbers), (w, h))):
-        assert recipes.of(Call(call.op, (xs, vs), call.attrs, "")) is None
+        assert recipes.of(Call(call.op, (xs, vs), call.attrs)) is None
 
 
 @needs_library

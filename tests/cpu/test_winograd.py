@@ -19,7 +19,7 @@ from netrun.cpu.reference import Reference
 from netrun.cpu.winograd import mirrored, tile
 from netrun.cpu.winograd_cost import Sizes, choice, direct_time, filtered_time
 from netrun.kernels import OPS, Op
-from netrun.program import Call
+from netrun.program import Call, Origin
 from netrun.session import Memory, Session
 from netrun.types import PLAIN, Numerics, Spec, Tensor, Window
 
@@ -80,7 +80,7 @@ def placed(device: Fast, value: Array, spec: Spec) -> Array:
 
 
 def moved(device: Fast, source: Array, given: Spec, target: Array, wanted: Spec) -> None:
-    call = Call(OPS["copy"], (Tensor("a", given, "buffer"), Tensor("b", wanted, "buffer")), {}, "copy")
+    call = Call(OPS["copy"], (Tensor("a", given, "buffer"), Tensor("b", wanted, "buffer")), {}, Origin("copy"))
     device.bind(call, [source, target], device.allocate(max(1, device.workspace(call))))()
 
 
@@ -93,7 +93,7 @@ def run(op: Op, given: list[Any], shapes: list[Any], layouts: list[str], **attrs
     tensors = [Tensor(f"t{i}", s, "buffer") if isinstance(s, Spec) else s for i, s in enumerate(specs)]
     values = [*given, *(np.zeros(s, "float32") for s in shapes)]
     arrays = [placed(device, v, s) if isinstance(s, Spec) else v for v, s in zip(values, specs, strict=True)]
-    call = Call(op, tuple(tensors), attrs, "layer")
+    call = Call(op, tuple(tensors), attrs, Origin("layer"))
     assert device.recipes is not None
     recipe = device.recipes.of(call)
     assert recipe is not None
@@ -194,7 +194,7 @@ def test_weights_made_ready(m: int, force: Any) -> None:
     assert LIBRARY is not None
     tensors = [Tensor("t", Spec(s, layout=f), "learned")
                for s, f in ((e.x.shape, "c16"), (e.w.shape, PLAIN), (e.y.shape, "c16"))]  # fmt: skip
-    call = Call(OPS["conv"], (tensors[0], tensors[1], None, tensors[2]), e.attrs, "layer")
+    call = Call(OPS["conv"], (tensors[0], tensors[1], None, tensors[2]), e.attrs, Origin("layer"))
     layout = onednn_winograd.packed_weights(LIBRARY, call)
     assert layout is not None
     assert int(layout.split(":")[1]) == (m + 2) ** 2 * 24 * 40 * 4
@@ -311,4 +311,6 @@ def test_other_windows_are_left_alone(window: Window, force: Any) -> None:
     y = Tensor("y", Spec((2, 16, *window.output((9, 9)))), "buffer")
     assert LIBRARY is not None
     with pytest.raises(dnnl.Unsupported):
-        onednn_winograd.forward(LIBRARY, Call(OPS["conv"], (x, w, None, y), {"window": window, "groups": 1}, "layer"))
+        onednn_winograd.forward(
+            LIBRARY, Call(OPS["conv"], (x, w, None, y), {"window": window, "groups": 1}, Origin("layer"))
+        )

@@ -14,7 +14,7 @@ from fakelibs import REFERENCE, Cudnn
 from layers_cuda.device import Cuda
 from netrun.errors import DataError, DeviceError
 from netrun.kernels import OPS
-from netrun.program import Call
+from netrun.program import Call, Origin
 from netrun.types import Spec, Tensor
 
 Make = Callable[..., Cuda]
@@ -61,7 +61,7 @@ def _run(device: Cuda, label: Any, steps: Any) -> Any:
               np.asarray(steps, "float32"), np.full(n, len(label[0]), "float32")]  # fmt: skip
     specs = [*(Spec(v.shape) for v in values), Spec((n,)), Spec((6, n, 5))]
     arrays = [device.array(device.allocate(s.nbytes), 0, s) for s in specs]
-    call = Call(OPS["ctc"], tuple(Tensor("t", s) for s in specs), {"blank": 0}, "ctc")
+    call = Call(OPS["ctc"], tuple(Tensor("t", s) for s in specs), {"blank": 0}, Origin("ctc"))
     step = device.capture([device.bind(call, arrays, device.allocate(device.workspace(call)))])
     for array, value in zip(arrays, values, strict=False):
         device.write(array, value)

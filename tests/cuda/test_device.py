@@ -26,7 +26,7 @@ from netrun.errors import DeviceError, OutOfMemoryError, UsageError
 from netrun.expression import rule
 from netrun.kernels import OPS, Op
 from netrun.net import Net
-from netrun.program import Call, Program, Recorder
+from netrun.program import Call, Origin, Program, Recorder
 from netrun.types import Spec, Tensor, Window
 
 Make = Callable[..., Cuda]
@@ -194,7 +194,7 @@ def test_python_steps_cut_the_graph(device: Cuda) -> None:
     def double(xs: Any, ys: Any) -> None:
         ys[0][...] = 2 * xs[0]
 
-    call = Call(OPS["host"], tensors, {"fn": double, "grad": None}, "python1")
+    call = Call(OPS["host"], tensors, {"fn": double, "grad": None}, Origin("python1"))
     steps = [step, device.bind(call, [(x,), (y,)], None), step, step]
     run = device.capture(steps)
     assert isinstance(run, Captured)
@@ -226,7 +226,7 @@ def test_debug_names_the_call(make_device: Make, monkeypatch: pytest.MonkeyPatch
     def broken() -> None:
         raise fakecupy.CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
-    call = Call(OPS["fill"], (Tensor("conv1", Spec((3,))),), {"value": 1.0}, "conv1'")
+    call = Call(OPS["fill"], (Tensor("conv1", Spec((3,))),), {"value": 1.0}, Origin("conv1").backward)
     with pytest.raises(
         DeviceError, match=r"cuda:0: call 0, conv1': conv1 <- fill \| value=1.0\n.*illegal memory access"
     ):
@@ -235,7 +235,7 @@ def test_debug_names_the_call(make_device: Make, monkeypatch: pytest.MonkeyPatch
 
 # ------------------------------------------------------------------------------------------------------------- messages
 def test_a_kernel_it_lacks(device: Cuda) -> None:
-    call = Call(Op("hologram", (), ()), (), {}, "conv1'")
+    call = Call(Op("hologram", (), ()), (), {}, Origin("conv1").backward)
     with pytest.raises(DeviceError, match="layer conv1': device cuda:0 has no kernel hologram"):
         device.bind(call, [], None)
     assert device.workspace(call) == 0
@@ -249,7 +249,7 @@ def test_a_library_that_is_missing(make_device: Make) -> None:
     arrays = [device.array(device.allocate(4096), 0, Spec(s)) for s in ((1, 2, 4, 4), (3, 2, 3, 3), (1, 3, 2, 2))]
     tensors = [Tensor(n, Spec(a.shape)) for n, a in zip("xwy", arrays, strict=True)]
     attrs = {"window": Window((3, 3)), "groups": 1}
-    call = Call(OPS["conv"], (tensors[0], tensors[1], None, tensors[2]), attrs, "conv1")
+    call = Call(OPS["conv"], (tensors[0], tensors[1], None, tensors[2]), attrs, Origin("conv1"))
     with pytest.raises(DeviceError) as caught:
         device.bind(call, [arrays[0], arrays[1], None, arrays[2]], device.allocate(1))
     assert str(caught.value) == (
@@ -263,9 +263,9 @@ def program(keep_middle: bool = False, readers: int = 1, expr: str = "relu(a, 0)
     k = Recorder()
     x, w, y, z = (Tensor(n, Spec(s)) for n, s in (("x", (1, 2, 4, 4)), ("w", (3, 2, 3, 3)), ("y", (1, 3, 2, 2)),
                                                   ("z", (1, 3, 2, 2))))  # fmt: skip
-    k.origin = "conv1"
+    k.origin = Origin("conv1")
     k.conv(x, w, None, y, window=Window((3, 3)), groups=1)
-    k.origin = "relu1"
+    k.origin = Origin("relu1")
     k.pointwise([y], z, expr=expr)
     others = [Tensor(f"other{i}", Spec((1, 3, 2, 2))) for i in range(1, readers)]
     for other in others:
@@ -299,7 +299,7 @@ def test_a_fused_relu_is_applied(refuses: Any, bias: bool, precision: str, make_
     args = [arrays[0], arrays[1], arrays[2] if bias else None, y]
     tensors = tuple(None if a is None else Tensor("t", Spec(a.shape)) for a in args)
     attrs = {"window": Window((3, 3)), "groups": 2, "relu": True, "precision": precision}
-    call = Call(OPS["conv"], tensors, attrs, "conv1")
+    call = Call(OPS["conv"], tensors, attrs, Origin("conv1"))
     device.bind(call, args, device.allocate(device.workspace(call)))()
     wanted = np.empty_like(y)
     fakelibs.REFERENCE.conv(values[0], values[1], values[2] if bias else None, wanted, window=Window((3, 3)), groups=2)
@@ -318,7 +318,11 @@ def updates(device: Cuda, count: int, share: bool) -> tuple[list[Any], list[Any]
     steps = []
     for i, (w, g) in enumerate(zip(weights, grads, strict=True)):
         tensors = tuple(tuple(Tensor("t", Spec(a.shape)) for a in part) for part in ((g, lr), (w,)))
-        steps.append(device.bind(Call(OPS["update"], tensors, {"rule": rules[i % 2]}, f"l{i}*"), [(g, lr), (w,)], None))
+        steps.append(
+            device.bind(
+                Call(OPS["update"], tensors, {"rule": rules[i % 2]}, Origin(f"l{i}").update), [(g, lr), (w,)], None
+            )
+        )
     return steps, weights, [np.asarray(w).copy() for w in weights]
 
 

@@ -26,7 +26,7 @@ from netrun.device import open_device
 from netrun.errors import DataError, OutOfMemoryError
 from netrun.expression import rule
 from netrun.kernels import OPS
-from netrun.program import Call
+from netrun.program import Call, Origin
 from netrun.solver import Solver
 from netrun.types import Spec, Tensor, Window
 from netrun.varying import Varying
@@ -165,7 +165,7 @@ def test_the_host_runs_ahead_of_a_batch(gpu: Any) -> None:
     total = gpu.array(gpu.allocate(4), 0, Spec(()))
     one = Spec(())
     attrs = {"rule": rule(["x"], ["s"], "s = s + x")}
-    add = Call(OPS["update"], ((Tensor("x", one),), (Tensor("s", one),)), attrs, "")
+    add = Call(OPS["update"], ((Tensor("x", one),), (Tensor("s", one),)), attrs)
     first = array[:1].reshape(())
     step = gpu.bind(add, [(first,), (total,)], None)
     gpu.write(total, 0.0)
@@ -187,7 +187,7 @@ def test_a_label_out_of_range(gpu: Any) -> None:
     gpu.write(arrays[0], x)
     gpu.write(arrays[1], label)
     attrs = {"axis": 1, "ignore": None, "normalize": "valid"}
-    call = Call(OPS["softmax_nll"], tuple(Tensor("t", s) for s in specs), attrs, "loss")
+    call = Call(OPS["softmax_nll"], tuple(Tensor("t", s) for s in specs), attrs, Origin("loss"))
     gpu.bind(call, arrays, gpu.allocate(gpu.workspace(call)))()
     with pytest.raises(DataError, match=r"layer loss: label 12 at position 1 is not in 0\.\.9"):
         gpu.synchronize()
@@ -206,7 +206,7 @@ def test_what_is_no_number_is_not_rectified_away(op: str, precision: str, gpu: A
     arrays = [gpu.array(gpu.allocate(Spec(s).nbytes), 0, Spec(s)) for s in shapes]
     for array in arrays[:3]:
         gpu.write(array, np.full(array.shape, np.nan if array is arrays[0] else 1, "float32"))
-    call = Call(OPS[op], tuple(Tensor("t", Spec(s)) for s in shapes), attrs, "l")
+    call = Call(OPS[op], tuple(Tensor("t", Spec(s)) for s in shapes), attrs, Origin("l"))
     gpu.bind(call, arrays, gpu.allocate(max(gpu.workspace(call), 1)))()
     assert np.isnan(gpu.read(arrays[3])).all()
 

@@ -23,6 +23,7 @@ from layers_cuda.dnn import Plan, Problem
 from layers_cuda.launch import Kernel
 from layers_cuda.transfer import LARGE, OFTEN
 from netrun.errors import DataError, DeviceError
+from netrun.program import Origin
 from netrun.types import Spec
 
 
@@ -108,13 +109,13 @@ def test_nothing_is_collected_while_a_stream_captures(device: Cuda) -> None:
 def test_slots_for_faults_are_used_again(device: Cuda) -> None:
     """A process that binds programs again and again reads no more slots than there are calls; a fault that nobody
     looked at is not reported for another layer."""
-    first = device.faults.slot("a", "label", (3,), 10)
-    kept = device.faults.slot("b", "label", (3,), 10)
+    first = device.faults.slot(Origin("a"), "label", (3,), 10)
+    kept = device.faults.slot(Origin("b"), "label", (3,), 10)
     place = first.data.ptr
     np.asarray(first)[...] = (1 << 32, 1)
     del first
     gc.collect()
-    again = device.faults.slot("c", "label", (3,), 10)
+    again = device.faults.slot(Origin("c"), "label", (3,), 10)
     assert again.data.ptr == place != kept.data.ptr
     device.synchronize()
     np.asarray(again)[...] = (2 << 32, 1)

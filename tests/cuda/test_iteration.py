@@ -25,7 +25,7 @@ from netrun.kernels import OPS
 from netrun.layers import Layer
 from netrun.net import Net
 from netrun.net_solver import NetSolver
-from netrun.program import Call, Program
+from netrun.program import Call, Origin, Program
 from netrun.solver import Solver
 
 Make = Callable[..., Cuda]
@@ -201,7 +201,7 @@ def test_a_second_gpu_is_in_nobodys_way(device: Cuda, monkeypatch: pytest.Monkey
         call()
         assert seen
     seen.clear()
-    elsewhere = Bound(Call(OPS["host"], ((), ()), {}, "py"), ((), ()), lambda: seen.append("elsewhere"))
+    elsewhere = Bound(Call(OPS["host"], ((), ()), {}, Origin("py")), ((), ()), lambda: seen.append("elsewhere"))
     run = device.capture([lambda: seen.append("ours"), elsewhere, lambda: seen.append("ours")])
     seen.clear()
     run()

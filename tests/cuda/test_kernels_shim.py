@@ -181,7 +181,7 @@ def test_an_output_may_lie_over_an_input(case: KernelCase) -> None:
 
         args = [home(a) for a in given]
         args[out] = list(flat(args[over]))[i]
-        call = Call(case.signature, tuple(_tensors(a) for a in args), dict(attrs), "case")
+        call = Call(case.signature, tuple(_tensors(a) for a in args), dict(attrs))
         with shim.shuffled(2):
             device.bind(call, args, device.allocate(device.workspace(call)))()
         rtol, atol = case.tolerance("float32")

@@ -16,7 +16,7 @@ from layers_cuda.device import Cuda
 from layers_cuda.layout import CONVOLUTIONS, TOLD, channels_last, forth
 from layers_cuda.prepare import prepare
 from netrun.cpu.reference import Reference
-from netrun.program import Call, Program, Recorder
+from netrun.program import Call, Origin, Program, Recorder
 from netrun.session import Session
 from netrun.types import Numerics, Spec, Tensor, Window
 
@@ -72,7 +72,7 @@ def chain() -> Program:
     a, b, c = (Tensor(n, Spec((2, 4, 6, 6))) for n in "abc")
     d, e, s = Tensor("d", Spec((2, 5, 6, 6))), Tensor("e", Spec((2, 5))), Tensor("s", Spec((5,)))
     window = Window((3, 3), pad=(1, 1))
-    k.origin = "l"
+    k.origin = Origin("l")
     k.conv(x, w, None, a, window=window, groups=1)
     k.pointwise([a, channel], b, expr="a * b")
     k.pointwise([b, place], c, expr="a + b")
@@ -125,7 +125,7 @@ def test_the_library_sees_strides(make_device: Make) -> None:
     library = Cudnn()
     device = make_device(cudnn=library)
     x, w, y = (Tensor(n, Spec(s)) for n, s in (("x", (2, 6, 6, 3)), ("w", (4, 3, 3, 3)), ("y", (2, 4, 4, 4))))
-    call = Call(_conv(), (x, w, None, y), {"window": Window((3, 3)), "groups": 1, "last": True}, "l")
+    call = Call(_conv(), (x, w, None, y), {"window": Window((3, 3)), "groups": 1, "last": True}, Origin("l"))
     device.workspace(call)
     strides = {tuple(d.values[903]) for d in library.descriptors.values() if d.kind == 17 and 903 in d.values}
     assert (108, 1, 18, 3) in strides

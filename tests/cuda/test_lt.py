@@ -16,7 +16,7 @@ from layers_cuda.device import Cuda
 from layers_cuda.prepare import prepare
 from netrun.errors import DeviceError, UsageError
 from netrun.kernels import OPS
-from netrun.program import Call, Program, Recorder
+from netrun.program import Call, Origin, Program, Recorder
 from netrun.types import Numerics, Spec, Tensor
 
 Make = Callable[..., Cuda]
@@ -35,7 +35,7 @@ def run(device: Cuda, given: list[Any], kinds: str = "ffff", **attrs: Any) -> An
             device.write(array, np.asarray(values, spec.dtype))  # type: ignore[union-attr]
         arrays.append(array)
     attrs = {"ta": False, "tb": False, **attrs}
-    call = Call(OPS["gemm"], tuple(None if s is None else Tensor("t", s) for s in specs), attrs, "ip")
+    call = Call(OPS["gemm"], tuple(None if s is None else Tensor("t", s) for s in specs), attrs, Origin("ip"))
     step = device.capture([device.bind(call, arrays, device.allocate(device.workspace(call)))])
     step()
     device.write(arrays[3], np.full(specs[3].shape, np.nan, specs[3].dtype))  # type: ignore[union-attr]

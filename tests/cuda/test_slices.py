@@ -15,7 +15,7 @@ from netrun.compiler.plan import plan
 from netrun.config import schema
 from netrun.config.text import parse
 from netrun.kernels import OPS
-from netrun.program import Call, Program
+from netrun.program import Call, Origin, Program
 from netrun.solver import Solver
 from netrun.types import Spec, Tensor
 
@@ -201,7 +201,9 @@ def test_pointwise_on_parts(
     cut = Cut(shape, axis, (first, -1, -1, -1, second))
     attrs = {"expr": "a * b + c - d", "cut": cut}
     device.bind(
-        Call(OPS["pointwise"], (tuple(tensors[:4]), tensors[4]), attrs, "l"), [tuple(arrays[:4]), arrays[4]], None
+        Call(OPS["pointwise"], (tuple(tensors[:4]), tensors[4]), attrs, Origin("l")),
+        [tuple(arrays[:4]), arrays[4]],
+        None,
     )()
 
     def part(array: Any, begin: int) -> Any:
@@ -217,6 +219,6 @@ def test_a_part_does_not_lie_over_another_part() -> None:
     another still has to read."""
     x, y, z = (Tensor(name, Spec((2, 8))) for name in "xyz")
     cut = {"expr": "tanh(a)", "cut": Cut((2, 5), 1, (3, 0))}
-    calls = [Call(OPS["fill"], (x,), {"value": 1}, ""), Call(OPS["pointwise"], ((x,), y), cut, "")]
-    program = Program((*calls, Call(OPS["copy"], (y, z), {}, "")), {}, frozenset({z}))
+    calls = [Call(OPS["fill"], (x,), {"value": 1}), Call(OPS["pointwise"], ((x,), y), cut)]
+    program = Program((*calls, Call(OPS["copy"], (y, z), {})), {}, frozenset({z}))
     assert plan(program).offsets[x] != plan(program).offsets[y]

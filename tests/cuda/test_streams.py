@@ -30,7 +30,7 @@ def adding(device: Cuda, count: int) -> tuple[Any, Any, Callable[[], None]]:
     total = device.array(device.allocate(4), 0, Spec(()))
     device.write(total, 0.0)
     attrs = {"rule": rule(["x"], ["s"], "s = s + x")}
-    add = Call(OPS["update"], ((Tensor("x", Spec(())),), (Tensor("s", Spec(())),)), attrs, "")
+    add = Call(OPS["update"], ((Tensor("x", Spec(())),), (Tensor("s", Spec(())),)), attrs)
     return array, total, device.bind(add, [(array[:1].reshape(()),), (total,)], None)
 
 

@@ -13,7 +13,7 @@ from netrun.formula.build import Builder
 from netrun.formula.evaluate import evaluate
 from netrun.formula.lower import LARGEST, lower
 from netrun.formula.parse import parse
-from netrun.program import Call, Recorder
+from netrun.program import Call, Origin, Recorder
 from netrun.types import Spec, Tensor
 
 SHAPES = {"x": (4, 6), "g": (4, 6), "c": (6,), "w": (6, 8), "n": (4, 1)}
@@ -25,7 +25,7 @@ def calls(text: str, tops: int = 1) -> list[Call]:
     known = {name: build.leaf(name, shape) for name, shape in SHAPES.items()}
     roots = evaluate(build, parse(text), known, [""] * tops, [text])
     k = Recorder()
-    k.origin = "e"
+    k.origin = Origin("e")
     given = {id(leaf): Tensor(name, Spec(SHAPES[name])) for name, leaf in known.items()}
     lower(k, roots, [Tensor(f"y{i}", Spec(root.shape)) for i, root in enumerate(roots)], given)
     return k.calls

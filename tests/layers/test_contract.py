@@ -13,7 +13,7 @@ from netrun.compiler.rules import State
 from netrun.cpu.reference import Reference
 from netrun.kernels import OPS
 from netrun.layers import Context, Layer
-from netrun.program import Recorder
+from netrun.program import Origin, Recorder
 from netrun.types import Spec, Tensor
 
 ROWS = pytest.mark.parametrize("case", LAYERS, ids=str)
@@ -71,7 +71,7 @@ def test_forward_is_calls_that_write_every_top_once(case: LayerCase) -> None:
     for d in layer.declared:
         setattr(layer, d.name, Tensor(d.name, d.spec, d.role))  # type: ignore[arg-type]
     recorder = Recorder()
-    recorder.origin = "t"
+    recorder.origin = Origin("t")
     layer.forward(recorder, bottoms, tops)
     known = {*bottoms, layer.clock, *(getattr(layer, d.name) for d in layer.declared)}
     written: list[Tensor] = []

@@ -9,7 +9,7 @@ import numpy as np
 from common import arguments, median, take_turns, write
 
 from netrun.device import open_device
-from netrun.program import Program, Recorder
+from netrun.program import Origin, Program, Recorder
 from netrun.session import Session
 from netrun.types import Spec, Tensor, Window
 
@@ -34,7 +34,7 @@ def chain(kind: str):  # type: ignore[no-untyped-def]
     w = Tensor("w", Spec((16, 16, 1, 1) if "conv" in kind else (16, 16)), "learned")
     t = x
     for i in range(CALLS):
-        k.origin = f"layer{i}"
+        k.origin = Origin(f"layer{i}")
         y = k.new("y", x.spec, "data")
         if kind == "conv 1x1":
             k.conv(t, w, None, y, window=Window((1, 1)), groups=1)

@@ -76,7 +76,7 @@ def layers(name: str, calls: tuple[Call, ...], args: Any) -> list[dict[str, Any]
         seen.add(key)
         bound = {way: bind(device, call, r) for way, r in recipes.items()}
         times = take_turns(bound, args.rounds, args.seconds / 5)
-        found.append(line(name, call.origin, PASSES[call.op.name], times, any(taken)))
+        found.append(line(name, str(call.origin), PASSES[call.op.name], times, any(taken)))
     return found
 
 

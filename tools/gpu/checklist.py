@@ -160,7 +160,7 @@ def _(device: Any, args: argparse.Namespace) -> None:
             arrays.append(device.array(device.allocate(given.nbytes), 0, Spec(given.shape, "int32")))
             device.write(arrays[-1], given)
         arrays += [new(device, streams), new(device, steps, streams, classes)]
-        call = Call(OPS["ctc"], tuple(Tensor("t", Spec(a.shape, a.dtype.name)) for a in arrays), {"blank": 0}, "")
+        call = Call(OPS["ctc"], tuple(Tensor("t", Spec(a.shape, a.dtype.name)) for a in arrays), {"blank": 0})
         found = []
         for way in (None, Ctc(device.dnn)):
             device.ctc = way
@@ -223,7 +223,7 @@ def _(device: Any, args: argparse.Namespace) -> None:
 def _(device: Any, args: argparse.Namespace) -> None:
     spec = Spec((64 << 20,))
     a, b = (device.array(device.allocate(spec.nbytes), 0, spec) for _ in range(2))
-    call = Call(OPS["pointwise"], ((Tensor("a", spec),), Tensor("b", spec)), {"expr": "a * 2 + 1"}, "")
+    call = Call(OPS["pointwise"], ((Tensor("a", spec),), Tensor("b", spec)), {"expr": "a * 2 + 1"})
     for what, step in (("pointwise", device.bind(call, [(a,), b], None)), ("copy", device.launcher.copy(a, b))):
         _, gpu = microseconds(device, step, 20)
         print(f"  {what}: {2 * spec.nbytes / gpu / 1e6:.2f} TB/s")
@@ -246,7 +246,7 @@ def _(device: Any, args: argparse.Namespace) -> None:
             room = device.allocate(batch.scratch_bytes(device, shape, [shape, shape], axes))
             tensor = Tensor("x", spec)
             call = Call(OPS["reduce"], ((tensor,), Tensor("a", Spec(kept))),
-                        {"expr": "a", "how": "sum", "axes": axes}, "")  # fmt: skip
+                        {"expr": "a", "how": "sum", "axes": axes})  # fmt: skip
             steps = {
                 "reduce": (1, device.bind(call, [(x,), a], device.allocate(max(device.workspace(call), 1)))),
                 "moments": (1, batch.moments(device, x, a, b, c, axes, 1e-5, room)),

@@ -44,7 +44,7 @@ class TorchNet(nn.Module):
         attrs = {call.origin: call.attrs for call in recording.forward if "window" in call.attrs}
         self.parts = nn.ModuleDict()
         for i, node in enumerate(self.graph.nodes):
-            module = _module(node, attrs.get(node.name, {}), self._scaled(node))
+            module = _module(node, attrs.get(node.origin, {}), self._scaled(node))
             if module is not None:
                 self.parts[str(i)] = module
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from ...program import Recorder
+from ...program import Origin, Recorder
 from ...types import Shape, Tensor
 
 Rule = Callable[..., None]
@@ -26,7 +26,7 @@ class Gradients:
         self._needed = needed
         self._found: dict[Tensor, Tensor] = {}
         self._pending: list[tuple[Tensor, Tensor]] = []
-        self.repeated: Collection[tuple[str, Tensor]] = ()
+        self.repeated: Collection[tuple[Origin, Tensor]] = ()
         """Parameters, with the layer, that several calls of a layer use alike: the steps of a loop."""
         self._sums: dict[tuple[Tensor, Shape, Shape, Shape], list[Tensor]] = {}
         self._later: dict[tuple[Tensor, Shape, Shape, Shape], list[tuple[Tensor, Tensor]]] = {}
@@ -46,7 +46,7 @@ class Gradients:
     def new(self, x: Tensor) -> Tensor:
         """Memory for one more contribution to the gradient of x, in x's shape."""
         root = x.root
-        name = f"{root.name}'" if root not in self._found else f"{root.name}'+{self.k.origin.rstrip(chr(39))}"
+        name = f"{root.name}'" if root not in self._found else f"{root.name}'+{self.k.origin.name}"
         made = self.k.new(name, root.spec, "grad" if root.kind == "learned" else "diff")
         self._pending.append((root, made))
         return made.view(x.shape)
@@ -62,14 +62,14 @@ class Gradients:
         The steps of a loop contribute a product each to the gradient of a weight. One product of all their rows is the
         same sum, without T arrays of the weight's size.
         """
-        if (self.k.origin.rstrip("'"), x.root) not in self.repeated or len(a.shape) != 2 or len(b.shape) != 2:
+        if (self.k.origin.forward, x.root) not in self.repeated or len(a.shape) != 2 or len(b.shape) != 2:
             return False
         self._later.setdefault((x.root, x.shape, a.shape, b.shape), []).append((a, b))
         return True
 
     def later_sum(self, x: Tensor, dy: Tensor, axes: Shape) -> bool:
         """As ``later``, for the contribution "sum of dy over axes": what a bias gets in each step."""
-        if (self.k.origin.rstrip("'"), x.root) not in self.repeated or 0 not in axes:
+        if (self.k.origin.forward, x.root) not in self.repeated or 0 not in axes:
             return False
         self._sums.setdefault((x.root, x.shape, dy.shape, axes), []).append(dy)
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ...program import Call, Recorder
+from ...program import LOSS, Call, Origin, Recorder
 from ...types import Tensor
 from .base import RULES, Gradients
 
@@ -40,7 +40,7 @@ def backward(
     g = Gradients(recorder, needing(calls, roots))
     for tensor, weight in losses:
         if g.wants(tensor):
-            recorder.origin = "(loss)'"
+            recorder.origin = LOSS.backward
             recorder.fill(g.new(tensor), value=weight)
             g.settle()
     for tensor, seed in seeds:
@@ -48,24 +48,24 @@ def backward(
             g.seed(tensor, seed)
     g.repeated = _repeated(calls)
     for call in reversed(calls):
-        if recorder.origin != call.origin + "'":
+        if recorder.origin != call.origin.backward:
             g.catch_up()
         function = RULES.get(call.op.name)
         if function is None or not any(g.has(t) for t in call.writes()):
             continue
         if not any(g.wants(t) for t in call.reads()):
             continue
-        recorder.origin = call.origin + "'"
+        recorder.origin = call.origin.backward
         function(recorder, g, *call.args, **call.attrs)
         g.settle()
     g.catch_up()
     return g.found()
 
 
-def _repeated(calls: Iterable[Call]) -> set[tuple[str, Tensor]]:
+def _repeated(calls: Iterable[Call]) -> set[tuple[Origin, Tensor]]:
     """Parameters that several calls of one layer read, with the layer."""
-    seen: set[tuple[str, Tensor]] = set()
-    found: set[tuple[str, Tensor]] = set()
+    seen: set[tuple[Origin, Tensor]] = set()
+    found: set[tuple[Origin, Tensor]] = set()
     for call in calls:
         for weight in dict.fromkeys(t.root for t in call.reads()):
             if weight.kind == "learned":
