@@ -20,7 +20,7 @@ import numpy as np
 
 from netrun.expression import Apply, Node, Var, letters, parse, rule
 from netrun.kernels import Argument, Op
-from netrun.program import Call, Program
+from netrun.program import SOLVER, Call, Program
 from netrun.types import PERSISTENT, Tensor
 
 from .geometry import WORDS, word_of
@@ -122,7 +122,7 @@ class _Adding:
         for i, call in enumerate(self.program.calls):
             if call.op.name == "update" and call.attrs["rule"] == _FIRST:
                 self._over_passes(i, cleared)
-        clears = [Call(CLEAR, (first, tuple(sums)), {}, "(solver)'") for first, sums in cleared.items()]
+        clears = [Call(CLEAR, (first, tuple(sums)), {}, SOLVER.backward) for first, sums in cleared.items()]
         calls = [*clears, *(call for call in self.calls if call is not None)]
         return self.program.having(calls) if calls != list(self.program.calls) else self.program
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..program import MARKS, Call, Program
+from ..program import SOLVER, UPDATE, Call, Program
 from ..types import PERSISTENT, PLAIN, Spec, Tensor
 from .plan import places
 
@@ -97,7 +97,7 @@ def _joined(group: _Group, number: int, flats: dict[Tensor, Column]) -> Call:
         return found
 
     found = tuple(tuple(flat(t) for t in arg) for arg in args)
-    return replace(last, args=found, origin="(solver)*" if last.origin.endswith("*") else last.origin)
+    return replace(last, args=found, origin=SOLVER if last.origin.way == UPDATE else last.origin)
 
 
 def _groups(program: Program) -> list[_Group]:
@@ -141,8 +141,7 @@ def _kind(call: Call, program: Program) -> tuple[Any, tuple[Tensor, ...]]:
         return None, ()
     shared = tuple((x.root, x.shape) for x, one in zip(xs, single, strict=True) if one)
     kinds = tuple(t.kind if t.kind in PERSISTENT else "" for t in row)
-    mark = call.origin[-1:] if call.origin.endswith(MARKS) else ""
-    return (call.attrs["rule"], tuple(single), shared, kinds, mark), row
+    return (call.attrs["rule"], tuple(single), shared, kinds, call.origin.way), row
 
 
 __all__ = ["Column", "columns", "together"]

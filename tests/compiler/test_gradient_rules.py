@@ -12,6 +12,7 @@ from cases.kernels import KERNELS
 from netrun.compiler import gradients
 from netrun.compiler.gradients import RULES, backward
 from netrun.cpu.reference import Reference
+from netrun.device import open_device
 from netrun.program import Origin, Program, Recorder
 from netrun.session import Session
 from netrun.types import Spec, Tensor
@@ -52,8 +53,8 @@ class Harness:
             else:
                 arguments.append(tuple(tensors) if isinstance(argument, tuple) else tensors[0])
         getattr(recorder, case.op)(*arguments, **attrs)
-        # Kernels such as lrn have outputs (scale) whose gradients no rule passes on.
-        passed, every = {"y0", "loss0", "dx0", "x0", "cell0"}, case.op in ("split", "normalize")
+        # Kernels such as ctc have outputs (slope) whose gradients no rule passes on.
+        passed, every = {"y0", "loss0", "dx0", "x0", "cell0"}, case.op in ("split", "normalize", "lrn")
         self.seeded = [t for t in self.outs if t.name in passed or every]
         self.weights = {t: rng.normal(size=t.shape) for t in self.seeded}
         seeds = {t: Tensor(f"seed {t.name}", t.spec, "control") for t in self.seeded}
@@ -123,3 +124,25 @@ def test_every_rule_stands_where_the_index_says() -> None:
     index = [line.split() for line in (gradients.__doc__ or "").splitlines() if line.startswith("    ")]
     listed = {name: family for family, *names in index for name in names if family in families}
     assert listed == {name: rule.__module__.rpartition(".")[2] for name, rule in RULES.items()}
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_lrn_of_which_the_scale_alone_is_used(size: int, device: str) -> None:
+    """A layer of a user's own may: dx = 2 alpha / size * x * (sum of dscale where x is in the sum)."""
+    recorder, shape = Recorder(), (2, 5, 3)
+    x, y, scale = (Tensor(n, Spec(shape), "feed" if n == "x" else "data") for n in ("x", "y", "scale"))
+    recorder.lrn(x, y, scale, size=size, alpha=0.5, beta=0.75, k=1.0)
+    seed = Tensor("seed", Spec(shape), "control")
+    found = backward(recorder, list(recorder.calls), [x], seeds=[(scale, seed)])
+    session = Session(Program(tuple(recorder.calls), {"x": x}, frozenset({found[x]})), open_device(device))
+    rng = np.random.default_rng(1)
+    given, slope = rng.normal(size=shape), rng.normal(size=shape)
+    session.feed({"x": given})
+    session.write(seed, slope)
+    session.run()
+    wanted, before = np.zeros(shape), (size - 1) // 2
+    for c in range(5):
+        for d in range(max(0, c - before), min(5, c - before + size)):
+            wanted[:, d] += slope[:, c] / size * given[:, d]
+    np.testing.assert_allclose(session.read(found[x]), wanted, 1e-5, 1e-6)

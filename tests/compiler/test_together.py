@@ -16,7 +16,7 @@ from netrun.config.upgrade import parse_solver
 from netrun.cpu.fast import Fast
 from netrun.expression import rule
 from netrun.memory import Memory
-from netrun.program import Call, Program, Recorder
+from netrun.program import SOLVER, Call, Origin, Program, Recorder
 from netrun.session import Session
 from netrun.solver import Solver
 from netrun.types import Kind, Spec, Tensor
@@ -34,13 +34,13 @@ class Net:
 
     def gradient(self, name: str, shape: tuple[int, ...] = (3,), kind: Kind = "grad") -> Tensor:
         made = self.k.new(f"{name}'", Spec(shape), kind)
-        self.k.origin = f"{name}'"
+        self.k.origin = Origin(name).backward
         self.k.pointwise([self.x], made, expr="a * 2")
         return made
 
     def update(self, name: str, raw: Tensor, how: Any = STEP, kind: Kind = "learned", **more: Any) -> Tensor:
         w = Tensor(f"{name}.w", raw.spec, kind)
-        self.k.origin = more.get("origin", f"{name}*")
+        self.k.origin = more.get("origin", Origin(name).update)
         self.k.update([raw, more.get("lr", self.lr)], [w, Tensor(f"{name}.h", raw.spec, "history")], rule=how)
         return w
 
@@ -62,7 +62,7 @@ def test_updates_by_one_rule_become_one() -> None:
     assert names(program) == every
     assert [[[t.name for t in column] for column in group] for group in columns(program)] == [every[1:3], every[4:]]
     *_, first, second = together(program, lambda sets: True).calls
-    assert first.origin == second.origin == "(solver)*"
+    assert first.origin == second.origin == SOLVER
     assert {t.shape for t in first.tensors()} == {(32,), ()}  # each on a cache line of its own
     assert [t.kind for t in first.tensors()] == ["buffer", "control", "learned", "history"]
     assert together(program, lambda sets: False) is program
@@ -82,7 +82,7 @@ def test_what_stays_alone() -> None:
         (Tensor("g'", Spec((3,), layout="work:12"), "grad"), {}),
         (Tensor("h'", Spec(()), "grad"), {}),
         (Tensor("i'", Spec((0,)), "grad"), {}),
-        (net.gradient("j"), {"origin": "j"}),
+        (net.gradient("j"), {"origin": Origin("j")}),
     ]
     for slope, more in updates:
         net.update(slope.name[0], slope, **more)

@@ -15,7 +15,7 @@ from netrun.cpu.layouts import work
 from netrun.cpu.onednn import CONV_KEEP, GRADS, Recipes
 from netrun.cpu.reference import Reference
 from netrun.kernels import OPS, Op
-from netrun.program import Call, Program, Recorder
+from netrun.program import Call, Origin, Program, Recorder
 from netrun.session import Memory, Session
 from netrun.types import Spec, Tensor, Window
 
@@ -66,7 +66,7 @@ def direct(x: Values, w: Values, window: Window) -> Values:
 def program(x: tuple[int, ...], outputs: int, window: Window, then: bool = False, bias: bool = True) -> Program:
     """A convolution with its gradients on given arrays: x, dy, w and b."""
     k = Recorder()
-    k.origin = "conv"
+    k.origin = Origin("conv")
     shape = (x[0], outputs, *window.output(x[2:]))
     given, seed = Tensor("x", Spec(x), "feed"), Tensor("dy", Spec(shape), "feed")
     w, b = Tensor("w", Spec((outputs, x[1], *window.kernel)), "learned"), Tensor("b", Spec((outputs,)), "learned")
@@ -155,7 +155,7 @@ def test_chunks_groups_and_pieces(limits: dict[str, int], monkeypatch: pytest.Mo
 def inside(made: Program, seen: bool) -> Program:
     """The same on what other kernels make and read, as in a net; ``seen``: x is kept."""
     k, after = Recorder(), Recorder()
-    k.origin = after.origin = "around"
+    k.origin = after.origin = Origin("around")
     given = {t: k.new(f"{name} inside", t.spec, "data") for name, t in made.feeds.items()}
     for t, own in given.items():
         k.pointwise([t], own, expr="2 * a")
@@ -227,7 +227,7 @@ def test_every_output_is_written(op: Op, name: str) -> None:
     values = Sizes(*(named[n].spec for n in "xwy"), made.calls[0].attrs["window"]).values
     size = 4 * values * named["x"].shape[0] * named["x"].shape[1]
     named["values"] = Tensor("values", Spec((size,), "uint8", work(size)), "buffer")
-    call = Call(op, tuple(named[a.name] for a in op.arguments), made.calls[0].attrs, "conv")
+    call = Call(op, tuple(named[a.name] for a in op.arguments), made.calls[0].attrs, Origin("conv"))
     recipe = Recipes(lib).of(call)
     assert recipe is not None
     found, device = [], Fast()

@@ -6,14 +6,23 @@ import math
 from typing import Any
 
 from ...program import Recorder
-from ...types import Shape, Tensor
+from ...types import Shape, Tensor, Window
 from .base import Gradients, rule
 
 
 @rule
 def lrn(kernels: Recorder, g: Gradients, x: Tensor, y: Tensor, scale: Tensor, **attrs: Any) -> None:
-    if g.wants(x):
+    if not g.wants(x):
+        return
+    if g.has(y):
         kernels.lrn_grad(x, y, scale, g.of(y), g.new(x), **attrs)
+    if g.has(scale):  # dx = 2 alpha x * (mean of dscale over the channels whose sums have x in them)
+        size, shape = attrs["size"], (x.shape[0], 1, x.shape[1], math.prod(x.shape[2:]))
+        before = (size - 1) // 2
+        window = Window((size, 1), pad=(size - 1 - before, 0), pad_end=(before, 0))
+        around = kernels.temp("around", shape, x.dtype)
+        kernels.pool_avg(g.of(scale).view(shape), around, window=window, count="kernel")
+        kernels.pointwise([x, around.view(x.shape)], g.new(x), expr=f"{2 * attrs['alpha']!r} * a * b")
 
 
 @rule
