@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,9 @@ def post_op(index: int) -> int:
     """The argument that holds the second operand of post-operation ``index``."""
     return 32768 * (index + 1) | SRC_1
 
+
+_HARD = 2
+"""libgomp's number for giving up all threads."""
 
 _Q_IMPL = 8
 _Q_ARGUMENT = 255
@@ -112,6 +115,11 @@ class Library:
         self.engine, self.stream = c_void_p(), c_void_p()
         self._check(self._c.dnnl_engine_create(byref(self.engine), 1, c_size_t(0)), "engine")
         self._check(self._c.dnnl_stream_create(byref(self.stream), self.engine, 1), "stream")
+        pause = getattr(self._c, "omp_pause_resource_all", None)
+        if pause is not None and hasattr(os, "register_at_fork"):
+            # A child has no threads but the one that forked, and libgomp would wait for the others for ever: they end
+            # before the fork, and both processes start new ones.
+            os.register_at_fork(before=partial(pause, _HARD))
 
     def _version(self) -> tuple[int, int, int]:
         class Version(ctypes.Structure):

@@ -97,7 +97,7 @@ def gru_grad(
     du: Array, dfirst: Array, scratch: Any, *, reverse: bool,
 ) -> Step:  # fmt: skip
     """Kernels.gru_grad, bound. dfirst carries the gradient from step to step."""
-    (steps, streams, size), one = y.shape, y.dtype.type(1)
+    (steps, streams, size), zero, one = y.shape, y.dtype.type(0), y.dtype.type(1)
     room, seen, whole, tmp, keep = carve(scratch, _parts(lib, w, streams, True, False, *[size] * 4))
     products = Products(lib, w, streams, False, False, room)
     mul, add, sub = np.multiply, np.add, np.subtract
@@ -109,7 +109,8 @@ def gru_grad(
         old, mask = masked(y[before] if before >= 0 else first, cont, t, seen)
         run += mask
         run += [partial(sub, one, z, tmp), partial(mul, tmp, whole, dn), partial(mul, tmp, z, tmp)]
-        run += [partial(sub, old, n, dz) if old is not None else partial(np.negative, n, dz),
+        # 0 - n: np.negative goes wrong on columns four numbers apart, which these are where size is 1 (NumPy 2.4)
+        run += [partial(sub, zero if old is None else old, n, dz),
                 partial(mul, dz, whole, dz), partial(mul, dz, tmp, dz)]  # fmt: skip
         run += [partial(mul, n, n, tmp), partial(sub, one, tmp, tmp), partial(mul, dn, tmp, dn)]
         run += [partial(sub, one, r, tmp), partial(mul, tmp, r, tmp), partial(mul, tmp, u, tmp),

@@ -23,7 +23,8 @@ class _Mate(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="team", daemon=True)
-        self._asked, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self._asked, self._idle = threading.Semaphore(0), threading.Event()
+        self._idle.set()
         self._step: Step = int
         self._failed: BaseException | None = None
         self.start()
@@ -36,16 +37,22 @@ class _Mate(threading.Thread):
                 self._step()
             except BaseException as error:  # it belongs to whoever waits
                 self._failed = error
-            self._done.release()
+            self._idle.set()
 
     def ask(self, step: Step) -> None:
-        """Start on a step."""
+        """Start on a step, after one that nobody waited for to the end."""
+        self._idle.wait()
+        self._idle.clear()
         self._step, self._failed = step, None
         self._asked.release()
 
     def wait(self) -> None:
         """Return when it is done; raises what the step raised."""
-        self._done.acquire()
+        try:
+            self._idle.wait()
+        except BaseException:  # Ctrl-C; the step still writes into its arrays
+            self._idle.wait()
+            raise
         if self._failed is not None:
             raise self._failed
 
@@ -98,14 +105,14 @@ class _Shares:
         self._body = BODY(self._part)
 
     def _part(self, _: Any) -> None:
-        number = self._number()
-        if number in self._left:
-            self._left.discard(number)
-            try:
+        try:
+            number = self._number()
+            if number in self._left:
+                self._left.discard(number)
                 with np.errstate(all="ignore"):  # as host.Quiet; what NumPy warns of is set for each thread
                     self._rows[number]()
-            except BaseException as error:  # no exception crosses C
-                self._failed.append(error)
+        except BaseException as error:  # no exception crosses C
+            self._failed.append(error)
 
     def __call__(self) -> None:
         if not _busy.acquire(blocking=False):

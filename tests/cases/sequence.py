@@ -21,6 +21,7 @@ _NOTES: dict[str, dict[str, Any]] = {
     "one step": {"steps": 1, "first": True},
     "one step from nothing": {"steps": 1},
     "one stream": {"streams": 1, "cont": True},
+    "one value": {"size": 1},
     "wide": {"streams": 16, "size": 32, "steps": 3, "cont": True, "first": True},
     "large weights": {"streams": 2, "size": 256, "steps": 3, "cont": True},
 }

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from cases.program_nets import NETS, compiled, inception, quick, residual, residual_of_one, results
 
+import netrun
 from netrun.compiler.plan import plan
 from netrun.cpu import dnnl, layouts, onednn_conv
 from netrun.cpu.fast import Fast
@@ -201,6 +206,35 @@ def test_channels_last_windows_run_in_the_fastest_implementation(kernel: int, na
         pytest.skip(f"the library begins with {offered[0]} here")
     picked = lib.implementation(c.best(lambda mx, my: c.forward(mx, my, bias=True)))
     assert picked == (name if name in offered else offered[0])
+
+
+FORK = """
+import faulthandler, os, sys
+import numpy as np
+from cases.program_nets import NETS, compiled, results
+from netrun.cpu.fast import Fast
+program, _ = compiled(NETS["lenet"])
+device = Fast()
+wanted = results(program, device)
+child = os.fork()
+if not child:
+    faulthandler.dump_traceback_later(30, exit=True)
+    got = results(program, device)
+    os._exit(0 if all(np.array_equal(got[name], value) for name, value in wanted.items()) else 3)
+assert os.waitpid(child, 0)[1] == 0
+assert all(np.array_equal(value, wanted[name]) for name, value in results(program, device).items())
+"""
+
+
+@needs_library
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_process_computes_on() -> None:
+    """libgomp's threads do not come along into a child, which would wait for them for ever (multiprocessing's fork)."""
+    paths = os.pathsep.join((str(Path(__file__).parents[1]), str(Path(netrun.__file__).parents[1])))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-W", "ignore", "-c", FORK]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 @needs_library

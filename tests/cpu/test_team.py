@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -79,6 +81,28 @@ def test_a_busy_team_is_not_waited_for(together: Callable[..., Any]) -> None:
     leave.set()
     other.join(10)
     assert not other.is_alive()
+
+
+def test_an_interrupt_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the others work: what they do is done before it comes out, and the next step waits for its own."""
+    monkeypatch.setattr(team, "library", lambda: None)
+    done: list[str] = []
+
+    def interrupting() -> None:
+        time.sleep(0.1)  # the other one waits by now
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.2)
+        done.append("first")
+
+    def slow() -> None:
+        time.sleep(0.1)
+        done.append("second")
+
+    with pytest.raises(KeyboardInterrupt):
+        team.together([[int], [interrupting]])()
+    assert done == ["first"]
+    team.together([[int], [slow]])()
+    assert done == ["first", "second"]
 
 
 def test_one_share_needs_no_team() -> None:
