@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
-
-import numpy as np
 
 from .errors import DivergedError
 
@@ -51,7 +50,7 @@ class LossWatch:
         while len(self._coming) > ahead:
             iteration, rate, found = self._coming.popleft()
             loss = found()
-            if not np.isfinite(loss):
+            if not math.isfinite(loss):
                 self._coming.clear()
                 raise DivergedError(
                     f"iteration {iteration}: the loss is {loss:g}",
@@ -68,7 +67,7 @@ class LossWatch:
         """Count a loss in; returns the mean of the last ones, this one included."""
         self.last.append(loss)
         del self.last[: -self._count]
-        return float(np.mean(self.last))
+        return sum(self.last) / len(self.last)
 
     def forget(self) -> None:
         """Drop the losses that were not looked at: another run goes on from here."""

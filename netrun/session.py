@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .compiler.passes import constant_calls, drop_unread, elide_copies
+from .compiler.passes import constant_calls, drop_unread, elide_copies, filled_calls
 from .compiler.plan import Plan, plan, size_of
 from .compiler.together import Column
 from .device import Array, Device, Step
@@ -90,11 +90,13 @@ class Session:
         wanted = drop_unread(elided)
         self.program = joined(device.prepare(wanted), device, self._lie)
         constant = constant_calls(self.program, SHARED) if frozen else []
-        self._constants = {t.root for call in constant for t in call.writes()}
+        filled = filled_calls(self.program)
+        self._constants = {t.root for call in (*constant, *filled) for t in call.writes()}
         copies = [c for c in constant if c.op.name == "copy" and c.reads()[0].root.kind in SHARED]
         self._packed = {t.root for call in copies for t in call.writes()}
         self.plan: Plan = plan(replace(self.program, keeps=self.program.keeps | self._constants), device)
         self._roots: dict[Tensor, Array] = {}
+        self._found: dict[Tensor, Array] = {}
         starting = [(t, value) for t, value in program.initial.items() if t.name not in self.own]
         taken = sum(t.spec.nbytes for t in program.persistent() if t.kind in SHARED and t.name in self.shared)
         try:
@@ -107,10 +109,12 @@ class Session:
             raise shortage(error, wanted, self.program, self.plan, device, taken) from None
         for tensor, value in starting:
             self.own.write(tensor, value)
-        known = {id(call) for call in constant}
+        known, once = ({id(call) for call in calls} for calls in (constant, filled))
         pairs = list(zip(self.program.calls, self.steps, strict=True))
+        for step in (s for c, s in pairs if id(c) in once):
+            step()
         self._opening: Step | None = device.capture([s for c, s in pairs if id(c) in known]) if known else None
-        self._run: Step = device.capture([s for c, s in pairs if id(c) not in known])
+        self._run: Step = device.capture([s for c, s in pairs if id(c) not in known | once])
         self._seen = -1
         changed = (t for call in self.program.calls if call.op.name in CHANGES for t in call.writes())
         self.learns = any(t.root.kind in SHARED for t in changed)
@@ -121,6 +125,14 @@ class Session:
     def array(self, tensor: Tensor) -> Array:
         """The device array of a tensor (a view gives a view), or what is seen in its place. Transient tensors hold a
         value only within a run."""
+        found = self._found.get(tensor)
+        if found is None:
+            found = self._find(tensor)
+            if tensor.base is None:  # of views there may be a new one whenever somebody asks
+                self._found[tensor] = found
+        return found
+
+    def _find(self, tensor: Tensor) -> Array:
         target = self._alias.get(tensor.root)
         if target is not None:
             return self.array(target.view(tensor.shape))

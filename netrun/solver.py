@@ -32,11 +32,13 @@ from .schedule import Schedule, last_number
 from .session import Memory, Session, chance
 from .solver_nets import SolverNet, check_counts, net_to_train, nets_to_test
 from .training import Training, compile_training
-from .updates import correction, method_of
+from .updates import METHODS, correction, method_of
 from .varying import open_session
 
 Action = Callable[[], str]
 """Asked once an iteration: "" go on, "snapshot", or "stop"."""
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Solver:
@@ -274,7 +276,7 @@ class Solver:
         if self.message.lr_policy == "multistep" and self.schedule.current_step != steps:
             status = f"MultiStep Status: Iteration {self.iteration}, step = {self.schedule.current_step}"
             self.log(status, "sgd_solver.cpp:50")
-        if not abs(self.rate) <= float(np.finfo(np.float32).max):
+        if not abs(self.rate) <= _LARGEST:
             what = f"iteration {self.iteration}: the learning rate is {self.rate:g}"
             notes = [f'that is what lr_policy "{self.message.lr_policy}" has made of base_lr by now']
             if last_number(self.message) is not None:
@@ -288,7 +290,8 @@ class Solver:
         for session in (self._step, self._update):
             if session is not None:
                 session.write(self.training.lr, np.float32(self.rate))
-                session.write(self.training.correction, np.float32(correction(self.message, self.iteration)))
+                if METHODS[m.type].correction:
+                    session.write(self.training.correction, np.float32(correction(m, self.iteration)))
         parts = []
         for part in range(m.iter_size):
             train.feed()

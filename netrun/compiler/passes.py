@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -84,3 +85,20 @@ def constant_calls(program: Program, kinds: Collection[str]) -> list[Call]:
             known.update(made)
             found.append(call)
     return found
+
+
+LITTLE = 4096
+"""Bytes of what a session keeps filled: a place of its own for more would cost more memory than it saves time."""
+
+
+def filled_calls(program: Program) -> list[Call]:
+    """The calls that fill little tensors with a number, the same in every run: what nobody else writes or sees."""
+    changed = {t.root for call in program.calls if call.op.name in CHANGES for t in call.writes()}
+    changed |= {t.root for call in program.calls if call.op.name == "host" for t in call.tensors()}  # in a user's hands
+    written = Counter(t.root for call in program.calls for t in call.writes())
+
+    def lasts(t: Tensor) -> bool:
+        own = t.kind in PERSISTENT or t in program.keeps or t in changed
+        return not own and t.spec.nbytes <= LITTLE and written[t] == 1
+
+    return [call for call in program.calls if call.op.name == "fill" and all(lasts(t.root) for t in call.writes())]

@@ -17,6 +17,7 @@ from . import (
     onednn_norm,
     onednn_pointwise,
     onednn_products,
+    onednn_reduce,
     onednn_softmax,
     onednn_spatial,
     onednn_update,
@@ -86,6 +87,7 @@ BUILDERS: Mapping[str, Builder] = {
     "batch_norm": onednn_norm.batch_norm, "batch_norm_grad": onednn_norm.batch_norm_grad,
     "copy": _copy, "concat": onednn_spatial.concat, "slice": onednn_spatial.slice_,
     "pointwise": onednn_pointwise.pointwise, "update": onednn_update.update,
+    "reduce": onednn_reduce.reduce,
     "softmax": onednn_softmax.softmax, "softmax_grad": onednn_softmax.softmax_grad,
     "softmax_nll": onednn_softmax.softmax_nll,
 }  # fmt: skip

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netrun.compiler.passes import drop_unread, elide_copies
+from netrun.compiler.passes import drop_unread, elide_copies, filled_calls
 from netrun.compiler.plan import places, plan
 from netrun.compiler.together import LARGEST, columns, together
 from netrun.config.upgrade import parse_solver
 from netrun.cpu.fast import Fast
 from netrun.expression import rule
+from netrun.kernels import OPS
 from netrun.memory import Memory
 from netrun.program import SOLVER, Call, Origin, Program, Recorder
 from netrun.session import Session
@@ -243,3 +244,37 @@ def test_what_a_net_comes_to() -> None:
     ]
     found = [[t.name for t in group[0]] for group in columns(program) if group[0][0].kind == "learned"]
     assert [group for group in found if group[0].startswith("conv")] == wanted
+
+
+# ------------------------------------------------------------------------------------------------ what is filled once
+def test_little_tensors_are_filled_once() -> None:
+    k = Recorder()
+    made = {n: k.new(n, Spec((s,)), "buffer") for n, s in (("once", 4), ("twice", 4), ("large", 2000), ("kept", 4))}
+    for name in ("once", "twice", "twice", "large", "kept"):
+        k.fill(made[name], value=2.0)
+    x, y, z = Tensor("x", Spec((4,)), "feed"), Tensor("y", Spec((4,)), "data"), Tensor("z", Spec((4,)), "data")
+    k.pointwise([made["once"], x], y, expr="a + b")  # could lie over its first input
+    k.pointwise([y, made["twice"]], z, expr="a * b")
+    k.update([x], [made["large"].view((500, 4))], rule=rule(["a"], ["v"], "v = v + a"))
+    program = Program(tuple(k.calls), {"x": x}, frozenset({y, z, made["kept"]}))
+    assert [c.writes()[0].name for c in filled_calls(program)] == ["once"]
+    session = Session(program, Fast(numpy=True))
+    once = next(step for call, step in zip(session.program.calls, session.steps, strict=True) if call.op.name == "fill")
+    session.feed({"x": np.arange(4)})
+    for _ in range(3):
+        session.run()
+        assert session.read(y).tolist() == [2, 3, 4, 5]
+    session.array(made["once"])[:] = 7  # nobody fills it again
+    session.run()
+    assert session.read(z).tolist() == [14, 16, 18, 20]
+    once()
+    session.run()
+    assert session.read(y).tolist() == [2, 3, 4, 5]
+
+
+def test_what_code_of_a_users_own_gets_is_filled_every_time() -> None:
+    k = Recorder()
+    given, made = k.new("given", Spec((4,)), "buffer"), k.new("made", Spec((4,)), "data")
+    k.fill(given, value=2.0)
+    call = Call(OPS["host"], ((given,), (made,)), {"fn": lambda *arrays: None}, "mine")
+    assert filled_calls(Program((*k.calls, call), {}, frozenset({made}))) == []
