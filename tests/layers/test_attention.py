@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from cases.attention_loops import (
+    GAUSS,
+    LENGTHS,
+    RNG,
+    SEES,
+    dot,
+    drawn,
+    first,
+    multihead,
+    near,
+    opened,
+    outcome,
+    text_of,
+    weighted,
+    weights,
+)
 
 from netrun.compiler.graph import State, build
 from netrun.config import schema
@@ -16,111 +31,13 @@ from netrun.cpu import dnnl
 from netrun.errors import ConfigError, DataError
 from netrun.net import Net
 
-RNG = np.random.default_rng(7)
-GAUSS = 'weight_filler { type: "gaussian" std: 0.5 } bias_filler { type: "gaussian" std: 0.3 }'
-Seen = Callable[[int, int, int], bool]
 LIBRARY = dnnl.library()
 HALVES = pytest.param("cpu", "BF16", marks=pytest.mark.skipif(
     LIBRARY is None or not LIBRARY.multiplies_halves, reason="this processor does not multiply bfloat16, or no oneDNN"
 ))  # fmt: skip
 
 
-def drawn(*shape: int) -> Any:
-    return RNG.standard_normal(shape).astype("float32")
-
-
-def text_of(kind: str, body: str, *bottoms: Any, tops: int = 1) -> str:
-    lines = ["force_backward: true"]
-    for i, bottom in enumerate(bottoms):
-        dims = " ".join(f"dim: {n}" for n in np.shape(bottom))
-        lines.append(f'layer {{ name: "x{i}" type: "Input" top: "x{i}" input_param {{ shape {{ {dims} }} }} }}')
-    ends = "".join(f' bottom: "x{i}"' for i in range(len(bottoms))) + "".join(f' top: "y{i}"' for i in range(tops))
-    lines.append(f'layer {{ name: "t" type: "{kind}"{ends} {body} }}')
-    return "\n".join(lines)
-
-
-def opened(kind: str, body: str, *bottoms: Any, tops: int = 1, device: str = "cpu") -> Net:
-    return Net(parse_net(text_of(kind, body, *bottoms, tops=tops))[0], schema.TEST, device=device)
-
-
-def outcome(net: Net, *bottoms: Any) -> list[Any]:
-    found = net.forward(**{f"x{i}": bottom for i, bottom in enumerate(bottoms)})
-    return [np.array(found[name]) for name in sorted(found)]
-
-
-def weights(net: Net) -> list[Any]:
-    return [np.array(blob.data, "float64") for blob in net.params["t"]]
-
-
 # ---------------------------------------------------------------------------------------------------------- definitions
-def weighted(score: Callable[[int, int, int], float], value: Any, queries: int, seen: Seen) -> tuple[Any, Any]:
-    """Context and weights, one place after the other."""
-    streams, keys, size = value.shape
-    context, shown = np.zeros((streams, queries, size)), np.zeros((streams, queries, keys))
-    for n in range(streams):
-        for i in range(queries):
-            chosen = [j for j in range(keys) if seen(n, i, j)]
-            if not chosen:
-                continue
-            scores = {j: score(n, i, j) for j in chosen}
-            most = max(scores.values())
-            total = sum(math.exp(s - most) for s in scores.values())
-            for j in chosen:
-                shown[n, i, j] = math.exp(scores[j] - most) / total
-                for d in range(size):
-                    context[n, i, d] += shown[n, i, j] * float(value[n, j, d])
-    return context, shown
-
-
-def dot(query: Any, key: Any, value: Any, scale: float, seen: Seen) -> tuple[Any, Any]:
-    def score(n: int, i: int, j: int) -> float:
-        return scale * sum(float(a) * float(b) for a, b in zip(query[n, i], key[n, j], strict=True))
-
-    return weighted(score, value, query.shape[1], seen)
-
-
-def turned(x: Any, base: float) -> Any:
-    """Every pair (i, i + half) turned by its angle."""
-    y, half = np.array(x), x.shape[2] // 2
-    for t in range(x.shape[1]):
-        for i in range(half):
-            angle = t / base ** (i / half)
-            a, b = x[:, t, i], x[:, t, i + half]
-            y[:, t, i] = a * math.cos(angle) - b * math.sin(angle)
-            y[:, t, i + half] = a * math.sin(angle) + b * math.cos(angle)
-    return y
-
-
-def multihead(x: Any, memory: Any, blobs: list[Any], heads: int, seen: Seen, base: float = 0) -> tuple[Any, Any]:
-    wq, bq, wk, bk, wv, bv, wo, bo = blobs
-    q, k, v = x @ wq.T + bq, memory @ wk.T + bk, memory @ wv.T + bv
-    size, width = q.shape[2] // heads, v.shape[2] // heads
-    parts = []
-    for h in range(heads):
-        qh, kh = (m[:, :, h * size : (h + 1) * size] for m in (q, k))
-        if base:
-            qh, kh = turned(qh, base), turned(kh, base)
-        parts.append(dot(qh, kh, v[:, :, h * width : (h + 1) * width], size**-0.5, seen))
-    return np.concatenate([c for c, _ in parts], axis=2) @ wo.T + bo, np.stack([p for _, p in parts], axis=1)
-
-
-LENGTHS = np.array([3, 5, 0, 1], "float32")
-SEES: dict[str, tuple[str, Seen]] = {
-    "all": ("", lambda n, i, j: True),
-    "causal": ("causal: true", lambda n, i, j: j <= i),
-    "lengths": ("", lambda n, i, j: j < LENGTHS[n]),
-    "both": ("causal: true", lambda n, i, j: j <= i and j < LENGTHS[n]),
-}
-
-
-def near(got: Any, wanted: Any) -> None:
-    np.testing.assert_allclose(got, wanted, 1e-5, 1e-5)
-
-
-def first(major: bool, x: Any) -> Any:
-    return np.ascontiguousarray(x.transpose(1, 0, 2)) if major else x
-
-
 WAYS = pytest.mark.parametrize("way", SEES)
 BOTH = pytest.mark.parametrize(("device", "major"), [("reference", False), ("cpu", True), ("cpu", False)])
 
@@ -330,42 +247,6 @@ def test_a_cache_that_is_full_is_an_error() -> None:
         outcome(net, x)
 
 
-# ------------------------------------------------------------------------------------------------------------- position
-def sines(steps: int, size: int, begin: int, base: float = 10000) -> Any:
-    table = np.zeros((steps, size))
-    for t in range(steps):
-        for d in range(size):
-            angle = (begin + t) / base ** (d // 2 * 2 / size)
-            table[t, d] = math.cos(angle) if d % 2 else math.sin(angle)
-    return table
-
-
-@pytest.mark.parametrize("major", [False, True])
-def test_position_encoding(major: bool) -> None:
-    x, offset = drawn(2, 4, 5), np.array([0, 7], "float32")
-    time = f"time_major: {str(major).lower()}"
-    given = first(major, x)
-    with opened("PositionEncoding", f"position_encoding_param {{ {time} }}", given) as net:
-        near(first(major, outcome(net, given)[0]), x + sines(4, 5, 0))
-    with opened("PositionEncoding", f"position_encoding_param {{ {time} base: 9 }}", given, offset) as net:
-        wanted = x + np.stack([sines(4, 5, 0, 9), sines(4, 5, 7, 9)])
-        near(first(major, outcome(net, given, offset)[0]), wanted)
-    learned = f"position_encoding_param {{ {time} learned: true max_length: 11 }}"
-    with opened("PositionEncoding", learned, given, offset) as net:
-        rows = weights(net)[0]
-        assert 0.005 < rows.std() < 0.04
-        near(first(major, outcome(net, given, offset)[0]), x + np.stack([rows[:4], rows[7:]]))
-        with pytest.raises(DataError, match=r"11 .*is not in 0\.\.10"):
-            outcome(net, given, offset + 1)
-
-
-def test_positions_are_counted_on() -> None:
-    x = drawn(2, 2, 6)
-    with opened("PositionEncoding", "position_encoding_param { carry: true }", x, np.ones(2)) as net:
-        for cont, begin in ((1, 0), (1, 2), (1, 4), (0, 0), (1, 2)):
-            near(outcome(net, x, np.full(2, cont, "float32"))[0], x + sines(2, 6, begin))
-
-
 # ------------------------------------------------------------------------------------------------------------ in a loop
 def test_additive_attention_as_the_step_of_a_loop() -> None:
     """A decoder: h = tanh(A x + B context(h before)); the memory's share is computed once for all steps."""
@@ -425,18 +306,13 @@ REFUSED = [
     ("MultiHeadAttention", "cache: 3", [_X], ["4 steps", "keeps 3"]),
     ("MultiHeadAttention", "cache: 8", [_X, _X], ["with cache", "cont (N = 2)"]),
     ("MultiHeadAttention", 'weight_filler { type: "glorot" }', [_X], ["glorot"]),
-    ("PositionEncoding", "", [np.zeros((2, 3))], ["3 axes", "got 2"]),
-    ("PositionEncoding", "", [_X, np.zeros(3)], ["one number a sequence", "N = 2"]),
-    ("PositionEncoding", "base: 0", [_X], ["base is 0"]),
-    ("PositionEncoding", "max_length: 9", [_X], ["learned: true"]),
-    ("PositionEncoding", "learned: true max_length: 3", [_X], ["4 steps", "max_length is 3"]),
 ]
 
 
 @pytest.mark.parametrize(("kind", "fields", "bottoms", "words"), REFUSED, ids=lambda v: v if isinstance(v, str) else "")
 def test_refused(kind: str, fields: str, bottoms: list[Any], words: list[str]) -> None:
-    field = "position_encoding_param" if kind.startswith("Position") else "attention_param"
-    net, source = parse_net(text_of(kind, f"{field} {{ {fields} }}" if fields else "", *bottoms), "net.prototxt")
+    body = f"attention_param {{ {fields} }}" if fields else ""
+    net, source = parse_net(text_of(kind, body, *bottoms), "net.prototxt")
     with pytest.raises(ConfigError) as error:
         build(net, source, State(schema.TRAIN))
     message = str(error.value)
