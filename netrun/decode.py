@@ -19,40 +19,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .beam import Beam, Hypothesis, Search
 from .compiler.nodes import Node
 from .errors import UsageError, nearest
 from .net import Net
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """What was written: the tokens behind the given ones, without the stop.
-
-    score: log of the probability, the stop included, divided by the length penalty. ended: it came to a stop, and was
-    not cut off.
-    """
-
-    tokens: tuple[int, ...]
-    score: float
-    ended: bool
-
-
-@dataclass
-class _Search:
-    """The beams of one input."""
-
-    prompt: Sequence[int]
-    live: list[tuple[tuple[int, ...], float]]
-    done: list[Hypothesis] = field(default_factory=list)
-    over: bool = False
 
 
 class Decoder:
@@ -177,8 +154,8 @@ class Decoder:
             )
         if not count:
             return []
-        searches = [_Search(p, [(p, 0.0)]) for p in starts]
-        scale = _Scale(beam, max_length, length_penalty, self.stop)
+        searches = [Search(p, [(p, 0.0)]) for p in starts]
+        rule = Beam(beam, max_length, length_penalty, self.stop)
         self._shape(given, count * beam, beam)
         self.net.reset_states()
         rows = np.zeros((count * beam, max(self.length, 1)), np.int64)
@@ -194,9 +171,8 @@ class Decoder:
             order = np.arange(len(rows))
             for i, search in enumerate(searches):
                 if not search.over:
-                    order[i * beam : (i + 1) * beam] = i * beam + scale.advance(
-                        search, logs[i * beam : (i + 1) * beam], step
-                    )
+                    own = slice(i * beam, (i + 1) * beam)
+                    order[own] = i * beam + rule.advance(search, logs[own], step)
             if all(search.over for search in searches):
                 break
             self._exchange(order)
@@ -276,56 +252,6 @@ class Decoder:
             self.net.session.write(tensor, np.take(self.net.session.read(tensor), order, axis=axis))
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """How hypotheses are compared, and when a search is over."""
-
-    beam: int
-    max_length: int
-    penalty: float
-    stop: int
-
-    def score(self, log: float, length: int) -> float:
-        return log / float(((5 + length) / 6) ** self.penalty)
-
-    def advance(self, search: _Search, logs: Array, step: int) -> Array:
-        """One step of a search; which beam each new beam goes on from."""
-        prompt, count = search.prompt, self.beam
-        same = np.arange(count) % max(len(search.live), 1)
-        if step + 1 < len(prompt):
-            return same
-        live, width = search.live, logs.shape[1]
-        totals = np.array([log for _, log in live])[:, None] + logs[: len(live)]
-        ranked = np.argsort(-totals, axis=None, kind="stable")[: 2 * count]
-        made: list[tuple[tuple[int, ...], float]] = []
-        parents: list[int] = []
-        written = step + 2 - len(prompt)
-        for rank, place in enumerate(ranked):
-            beam, token = divmod(int(place), width)
-            total = float(totals[beam, token])
-            if token == self.stop:
-                if rank < count:
-                    told = live[beam][0][len(prompt) :]
-                    search.done.append(Hypothesis(told, self.score(total, written), True))
-            elif len(made) < count:
-                made.append(((*live[beam][0], token), total))
-                parents.append(beam)
-        search.done = self._sorted(search.done)[:count]
-        search.live = made or live
-        if written >= self.max_length or not made:
-            cut = [Hypothesis(t[len(prompt) :], self.score(log, written), False) for t, log in made]
-            search.done = self._sorted([*search.done, *cut]) if self.beam > 1 else search.done or cut
-            search.over = True
-        elif len(search.done) == count:
-            # no later score can be above this one
-            bound = max(self.score(made[0][1], n) for n in (written + 1, self.max_length))
-            search.over = count == 1 or search.done[-1].score >= bound
-        return np.array(parents + [parents[0]] * (count - len(parents))) if parents else same
-
-    def _sorted(self, found: list[Hypothesis]) -> list[Hypothesis]:
-        return sorted(found, key=lambda h: -h.score)
-
-
 def _first_reached(nodes: Sequence[Node], tokens: str) -> int:
     """The number of the first layer that depends on the tokens."""
     for i, node in enumerate(nodes):
@@ -344,4 +270,4 @@ def _carried(net: Net) -> dict[str, int]:
     }
 
 
-__all__ = ["Decoder", "Hypothesis"]
+__all__ = ["Decoder"]

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from netrun.beam import Hypothesis
 from netrun.config import schema
 from netrun.config.upgrade import parse_net
-from netrun.decode import Decoder, Hypothesis
+from netrun.decode import Decoder
 from netrun.errors import DataError, UsageError
 from netrun.net import Net
 

@@ -27,7 +27,7 @@ FLOORS = [  # from the ground up; a module belongs to the longest prefix that fi
      "netrun.solver_nets", "netrun.net", "netrun.net_solver", "netrun.netspec", "netrun.deploy", "netrun.decode",
      "netrun.draw", "netrun.draw_layout", "netrun.draw_png", "netrun.images", "netrun.recipe", "netrun.sparse",
      "netrun.gradcheck", "netrun.homes", "netrun.memory", "netrun.losses", "netrun.display",
-     "netrun.feeding", "netrun"],
+     "netrun.feeding", "netrun.beam", "netrun"],
     ["netrun.pycaffe"],
     ["netrun.cli", "netrun.__main__"],
 ]  # fmt: skip

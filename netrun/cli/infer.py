@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from ..beam import Hypothesis
 from ..config import schema
 from ..config.upgrade import read_net
 from ..data.numpy_files import read_npz
 from ..data.sequence_files import LINE_END, vocabulary
-from ..decode import Decoder, Hypothesis
+from ..decode import Decoder
 from ..errors import DataError, UsageError, nearest
 from ..layers.dense import Embed
 from ..net import Net
