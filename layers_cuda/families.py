@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import (
+    attention,
     conv,
     ctc,
     dense,
@@ -24,7 +25,8 @@ from . import (
 )
 
 _FAMILIES: tuple[Any, ...] = (
-    conv, ctc, dense, host, im2col, loss, metric, norm, pointwise, pool, random, reduce, sequence, shape, update,
+    attention, conv, ctc, dense, host, im2col, loss, metric, norm, pointwise, pool, random, reduce, sequence, shape,
+    update,
 )  # fmt: skip
 
 BODIES: Mapping[str, Callable[..., Any]] = {name: body for m in _FAMILIES for name, body in m.BODIES.items()}

@@ -64,7 +64,7 @@ def _marked(program: Program) -> Program:
     calls = []
     for call in program.calls:
         added: dict[str, Any] = {}
-        if wanted.precision != "FP32" and call.op.name in {*CONVOLUTIONS, "gemm"}:
+        if wanted.precision != "FP32" and call.op.name in {*CONVOLUTIONS, "gemm", "attention", "attention_grad"}:
             added["precision"] = wanted.precision
         if wanted.precision != "FP32" and call.op.name in RECURRENT:
             added["precision"] = "TF32"

@@ -176,6 +176,32 @@ class Kernels:
         """dx = y * (dy - sum of dy y along axis)."""
         raise NotImplementedError
 
+    # -------------------------------------------------------------------------------------------------- attention
+    def attention(
+        self, q: In, k: In, v: In, lengths: Maybe, mask: Maybe, y: Out, lse: Out, *, scale: float, causal: bool
+    ) -> None:
+        """y[n,h,i] = sum over j of p[j] v[n,h,j], p = softmax over j of scale * (q[n,h,i] . k[n,h,j]), over the keys j
+        that query i may look at; lse[n,h,i] = log of the sum of exp of those scores.
+
+        q: N H Tq D, k: N H Tk D, v: N H Tk Dv, y: N H Tq Dv, lse: N H Tq. A query may look at the first lengths[n,h,i]
+        keys (N H Tq, each may be 1), where mask[n,h,i,j] is not 0 (N H Tq Tk, each may be 1), and, with ``causal``, up
+        to its own step, the queries being the last Tq of Tk steps: j <= i + Tk - Tq. One that may look at nothing gives
+        0, and -infinity. What it may not look at never reaches it, were it no number; what it may look at and is no
+        finite number makes it none.
+        """
+        raise NotImplementedError
+
+    def attention_grad(
+        self, q: In, k: In, v: In, lengths: Maybe, mask: Maybe, y: In, lse: In, dy: In, dlse: Maybe,
+        dq: Out, dk: Out, dv: Out, *, scale: float, causal: bool,
+    ) -> None:  # fmt: skip
+        """Adjoint of attention in q, k and v, from the gradients of y and (absent: zeros) of lse.
+
+        With p = exp(scale * (q . k) - lse) again: dv = p' dy, ds = p * (dy v' - sum of dy y + dlse), dq = scale * ds k,
+        dk = scale * ds' q.
+        """
+        raise NotImplementedError
+
     # ------------------------------------------------------------------------------------------------------- loss
     def softmax_nll(
         self, x: In, label: In, prob: Out, loss: Out, norm: Out, *, axis: int, ignore: int | None, normalize: str

@@ -1,9 +1,9 @@
 """Activations in 16 bits: a program rewritten so that what lies between its kernels takes half the memory.
 
-Convolutions and products read and write 16 bits. What follows them (activations, pooling, normalisation, concat, and
-the same backward) goes on in 16 bits; every kernel computes in float32 inside. Parameters, their gradients and updates,
-statistics, losses, what is fed and what is kept (but for ``Program.visible``) stay float32. Where the two meet stands
-a ``copy``, which converts.
+Convolutions, products and attention read and write 16 bits. What follows them (activations, pooling, normalisation,
+concat, and the same backward) goes on in 16 bits; every kernel computes in float32 inside. Parameters, their gradients
+and updates, statistics, losses, what is fed and what is kept (but for ``Program.visible``) stay float32. Where the two
+meet stands a ``copy``, which converts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ STORAGE: Mapping[str, str] = {"BF16": "bfloat16", "FP16": "float16"}
 PRODUCTS: Mapping[str, tuple[str, ...]] = {
     "conv": ("x", "w", "b", "y"), "conv_grad_x": ("w", "dy", "dx"), "conv_grad_w": ("x", "dy", "dw"),
     "gemm": ("a", "b"),
+    "attention": ("q", "k", "v", "y"), "attention_grad": ("q", "k", "v", "y", "dy", "dq", "dk", "dv"),
 }  # fmt: skip
 """Kernels that always work on 16 bits, and the arguments that do. A gemm writes either."""
 

@@ -25,9 +25,19 @@ def multiply_adds(call: Call) -> int:
     if kind == "gemm":
         a, y = _tensor(call, "a"), _tensor(call, "y")
         return y.spec.count * a.shape[-2 if call.attrs["ta"] else -1]
+    if kind.removesuffix("_grad") == "attention":
+        return _attention(call)
     if kind.removesuffix("_grad") in ("rnn", "lstm", "gru"):
         return _recurrence(call)
     return 0
+
+
+def _attention(call: Call) -> int:
+    """Every score takes a product of two rows and a row of values; backward makes the scores again, with the gradients
+    of scores, values, queries and keys. Hidden places count as if they were looked at."""
+    q, k, v = (_tensor(call, name) for name in "qkv")
+    scores, inner, outer = math.prod(q.shape[:3]) * k.shape[2], q.shape[3], v.shape[3]
+    return scores * (3 * inner + 2 * outer if call.op.name.endswith("_grad") else inner + outer)
 
 
 def _recurrence(call: Call) -> int:

@@ -16,7 +16,7 @@ from ..device import Step
 from ..kernels import OPS
 from ..program import Call, Program
 from ..types import PLAIN, Spec, Tensor, resolve_shape
-from . import conv, ctc, dense, dnnl, lrn, pointwise, pool, rows, sequence, shape, softmax
+from . import attention, conv, ctc, dense, dnnl, lrn, pointwise, pool, rows, sequence, shape, softmax
 from .host import step_of
 from .layouts import Laid, nbytes
 from .memory import chain
@@ -36,6 +36,7 @@ BODIES: Mapping[str, Callable[..., Step]] = {
     "normalize": dense.normalize, "normalize_grad": dense.normalize_grad,
     "concat": shape.concat, "split": shape.split, "slice": shape.slice_, "place": shape.place,
     "transpose": shape.transpose, "random": shape.random, "ctc": ctc.ctc,
+    "attention": attention.attention, "attention_grad": attention.attention_grad,
     "merge_rows": rows.merge_rows, "update_rows": rows.update_rows,
 }  # fmt: skip
 """Kernel name -> function of (tensors in order, scratch, attributes by name) that gives back the step."""
@@ -51,6 +52,7 @@ WORKSPACES: Mapping[str, Callable[[Call], int]] = {
     "update_rows": rows.workspace,
     "softmax_grad": dense.workspace, "softmax_nll": softmax.workspace, "softmax_nll_grad": softmax.workspace,
     "normalize": dense.workspace, "normalize_grad": dense.workspace,
+    "attention": attention.workspace, "attention_grad": attention.workspace,
 }  # fmt: skip
 """Kernel name -> scratch bytes."""
 

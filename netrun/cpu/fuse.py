@@ -10,6 +10,7 @@ from ..program import Call, Program
 from ..types import PERSISTENT, Shape, Spec, Tensor
 from . import frequencies, points
 from .dnnl import Unsupported
+from .fuse_attention import keeping
 from .layouts import CHANNELS_LAST, work
 from .onednn import BATCH_NORM, BATCH_NORM_GRAD, CONV_KEEP, CONV_THEN, GRAD_WB, GRADS, Recipes
 from .onednn_norm import mask_bytes
@@ -18,7 +19,7 @@ from .onednn_pointwise import LONGEST, chain_of, operand_shapes
 
 def fused(program: Program, recipes: Recipes) -> Program:
     """The program with fused calls."""
-    return _fuse_bias_gradients(_fuse_chains(_Norms(program, recipes).fused(), recipes))
+    return keeping(_fuse_bias_gradients(_fuse_chains(_Norms(program, recipes).fused(), recipes)), recipes)
 
 
 def readers_of(program: Program) -> dict[Tensor, list[Call]]:

@@ -13,6 +13,7 @@ from ..kernels import CHANGES, OPS, Argument, Op
 from ..program import Call
 from ..types import Tensor
 from . import (
+    onednn_attention,
     onednn_conv,
     onednn_norm,
     onednn_pointwise,
@@ -43,6 +44,18 @@ GRADS = Op(
 
 CONV_KEEP = Op("conv_keep", (*OPS["conv"].arguments, Argument("values", "w", False, False)), OPS["conv"].attributes)
 """conv that also gives the values of x at points or frequencies, for GRADS."""
+
+ATTENTION_KEEP = Op("attention_keep", (*OPS["attention"].arguments, Argument("weights", "w", False, False)),
+                    OPS["attention"].attributes)  # fmt: skip
+"""attention that also gives its weights, N H Tq Tk."""
+
+ATTENTION_GRAD_KEPT = Op(
+    "attention_grad_kept",
+    (*OPS["attention_grad"].arguments[:9], Argument("weights", "r", False, False),
+     *OPS["attention_grad"].arguments[9:]),
+    OPS["attention_grad"].attributes,
+)  # fmt: skip
+"""attention_grad that reads them."""
 
 CONV_THEN = Op(
     "conv_then",
@@ -90,6 +103,8 @@ BUILDERS: Mapping[str, Builder] = {
     "reduce": onednn_reduce.reduce,
     "softmax": onednn_softmax.softmax, "softmax_grad": onednn_softmax.softmax_grad,
     "softmax_nll": onednn_softmax.softmax_nll,
+    "attention": onednn_attention.attention, "attention_grad": onednn_attention.attention,
+    "attention_keep": onednn_attention.attention, "attention_grad_kept": onednn_attention.attention,
 }  # fmt: skip
 """Kernel name -> function that builds its recipe."""
 

@@ -125,20 +125,21 @@ class Recipe:
                 continue
             primitive, operands, pad = step
             named = [*operands, (dnnl.SCRATCHPAD, Operand(pad, ("", self._areas)))]
-            bound.append(self._execution(primitive, [(n, o.md, address(o)) for n, o in named], keep))
+            bound.append(execution(self.lib, primitive, [(n, o.md, address(o)) for n, o in named], keep))
         step = bound[0] if len(bound) == 1 else chain(bound)
         return _alone(self.lib, step) if self.alone else step
 
-    def _execution(self, primitive: Handle, named: list[tuple[int, Handle, int]], keep: Any) -> Execution:
-        lib = self.lib
-        memories = [lib.memory(md, where) for _, md, where in named]
-        args = (ExecArg * len(named))()
-        for slot, (number, _, _), memory in zip(args, named, memories, strict=True):
-            slot.arg, slot.memory = number, memory.value.value
-        count = ctypes.c_int(len(named))
-        step = Execution(lib.execute, primitive.value, lib.stream, count, args)
-        step.keep = (primitive, memories, keep, lib)
-        return step
+
+def execution(lib: Library, primitive: Handle, named: Sequence[tuple[int, Handle, int]], keep: Any) -> Execution:
+    """A primitive on memory: the library's numbers of its arguments, how they lie, and their addresses in ``keep``."""
+    memories = [lib.memory(md, where) for _, md, where in named]
+    args = (ExecArg * len(named))()
+    for slot, (number, _, _), memory in zip(args, named, memories, strict=True):
+        slot.arg, slot.memory = number, memory.value.value
+    count = ctypes.c_int(len(named))
+    step = Execution(lib.execute, primitive.value, lib.stream, count, args)
+    step.keep = (primitive, memories, keep, lib)
+    return step
 
 
 def _alone(lib: Library, step: Callable[[], Any]) -> Callable[[], None]:

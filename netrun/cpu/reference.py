@@ -22,6 +22,7 @@ from ..types import Shape
 from .ctc import Alignments
 from .evaluate import float_type, formula, run_rule
 from .host import Host, refuse, step_of, whole_numbers
+from .reference_attention import Looking
 from .reference_sequence import Sequences
 from .reference_windows import Windows
 
@@ -30,7 +31,7 @@ POISON = -(2**30) - 7
 """What fresh integer memory holds in eager use: no label, no index."""
 
 
-class Reference(Host, Windows, Sequences, Alignments):
+class Reference(Host, Windows, Sequences, Alignments, Looking):
     """The definition of every kernel. ``dtype`` is the float type of ``temp``."""
 
     name = "reference"

@@ -216,6 +216,21 @@ def softmax_nll(
 
 
 @rule
+def attention(
+    q: Shape, k: Shape, v: Shape, lengths: Shape | None, mask: Shape | None, y: Shape, lse: Shape, scale: float,
+    causal: bool,
+) -> Mapping[str, Any]:  # fmt: skip
+    need(len(q) == len(k) == len(v) == 4, "q, k and v want the axes N H T D")
+    fits = k[:2] == v[:2] == q[:2] and k[2] == v[2] and k[3] == q[3]
+    need(fits, f"q ({words(q)}), k ({words(k)}) and v ({words(v)}) do not belong together")
+    places = (*q[:3], k[2])
+    for name, given, wanted in (("lengths", lengths, places[:3]), ("mask", mask, places)):
+        fits = given is None or (len(given) == len(wanted) and broadcast([given, wanted]) == wanted)
+        need(fits, f"{name} ({words(given or ())}) wants {words(wanted)}, where each may be 1")
+    return {"y": (*q[:3], v[3]), "lse": q[:3]}
+
+
+@rule
 def ctc(x: Shape, label: Shape, steps: Shape, count: Shape, loss: Shape, slope: Shape, blank: int) -> Mapping[str, Any]:
     need(len(x) == 3 and len(label) == 2 and label[0] == x[1], "wants x of T N K and label of N L")
     need(steps == count == x[1:2], f"steps and count want {x[1]} values")

@@ -38,11 +38,17 @@ class _Pointing(Attention):
         """Write the tops from scores N Tq Tk and values N Tk D."""
         streams, steps, _ = scores.shape
         shown = top[1] if len(top) > 1 else None
-        turned = self.p.time_major and steps > 1 and streams > 1
-        shape = (streams, steps, value.shape[2])
-        y = k.temp("context", shape) if turned else k.view(top[0], shape)
+        y = self._home(k, (streams, steps, value.shape[2]), top)
         self.mean(k, scores, value, y, self.sight(k, bottom), shown, scale, *factor)
-        if turned:
+        self._turn(k, y, top)
+
+    def _home(self, k: Kernels, shape: Shape, top: Sequence[Any]) -> Any:
+        """Memory for the context N Tq D: the top, or where that is Tq N D an array to turn."""
+        turned = self.p.time_major and shape[0] > 1 and shape[1] > 1
+        return k.temp("context", shape) if turned else k.view(top[0], shape)
+
+    def _turn(self, k: Kernels, y: Any, top: Sequence[Any]) -> None:
+        if self.p.time_major and y.shape[0] > 1 and y.shape[1] > 1:
             k.transpose(y, top[0], axes=(1, 0, 2))
 
 
@@ -80,6 +86,12 @@ class DotProductAttention(_Pointing):
     def forward(self, k: Kernels, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         query = k.view(bottom[0], (bottom[0].shape[0], 1, -1)) if self._single else self.batch_first(k, bottom[0])
         key, value = (self.batch_first(k, self.blanked(k, x, bottom)) for x in bottom[1:3])
+        if self.is_whole(top) and not self.p.learned_scale:
+            y = self._home(k, (*query.shape[:2], value.shape[2]), top)
+            q, m, v, c = (k.view(x, (x.shape[0], 1, *x.shape[1:])) for x in (query, key, value, y))  # one head
+            self.look(k, q, m, v, c, self.sight(k, bottom), self._scale)
+            self._turn(k, y, top)
+            return
         scores = k.temp("scores", (query.shape[0], query.shape[1], key.shape[1]))
         k.gemm(query, key, None, scores, ta=False, tb=True)
         if self.p.learned_scale:

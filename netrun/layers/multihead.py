@@ -132,10 +132,13 @@ class MultiHeadAttention(Attention):
             sight = self.sight(k, bottom)
             sight.blind |= self._cross and self.p.bias_term  # the values of blanked steps are b_v
         streams, heads, steps, _ = query.shape
-        scores = k.temp("scores", (streams, heads, steps, key.shape[2]))
-        k.gemm(query, key, None, scores, ta=False, tb=True)
         context = k.temp("context", (streams, heads, steps, self._value))
-        self.mean(k, scores, value, context, sight, top[1] if len(top) > 1 else None, repr(self._scale))
+        if self.is_whole(top):
+            self.look(k, query, key, value, context, sight, self._scale)
+        else:
+            scores = k.temp("scores", (streams, heads, steps, key.shape[2]))
+            k.gemm(query, key, None, scores, ta=False, tb=True)
+            self.mean(k, scores, value, context, sight, top[1] if len(top) > 1 else None, repr(self._scale))
         joined = self._joined(k, context)
         if cached or self._cross or self._given != "lengths":
             self.dense(k, joined, "output", top[0])
@@ -222,6 +225,7 @@ class MultiHeadAttention(Attention):
         for new, state in zip((*found, after), (self.past_keys, self.past_values, self.position), strict=True):
             k.update([new], [state], rule=_KEEP)
         sight.only("{0} <= {1}", self.slots, places)
+        sight.last = places
         return found[0], found[1]
 
 

@@ -1,4 +1,5 @@
-"""What a query may look at, and the calls that every attention comes down to: masked scores, softmax, mean of values.
+"""What a query may look at, and what every attention comes down to: the kernel ``attention``, or, where the weights are
+seen, dropped out or made otherwise, masked scores, softmax and mean of values as calls of their own.
 
 Sequences are N T D here, scores N Tq Tk, or N H Tq Tk with several heads. What may not be looked at gets a score so low
 that its weight is exactly 0. Lengths also blank what stands behind them: it may even be no number.
@@ -31,7 +32,14 @@ class Sight:
 
     Attributes:
         blind: a query may have nothing to look at, and values that are not blanked.
+        lengths, mask, causal: the same as the kernel ``attention`` takes it.
+        last: the last key that each query may look at, N 1 Tq 1, where that is what the lengths are made of.
     """
+
+    lengths: Any = None
+    mask: Any = None
+    causal = False
+    last: Any = None
 
     def __init__(self) -> None:
         self._arrays: list[Any] = []
@@ -138,11 +146,15 @@ class Attention(Layer):
         if self._given == "lengths":
             ones = (1,) * (len(self._places) - 1)
             found.only("{0} < trunc({1})", self.key_steps, k.view(bottom[-1], (self._places[0], *ones)))
+            found.lengths = k.view(bottom[-1], (self._places[0], 1, 1))
         elif self._given == "mask":
             found.only("{0} != 0", bottom[-1])
             found.blind = True
+            shape = bottom[-1].shape
+            found.mask = bottom[-1] if len(shape) == 4 else k.view(bottom[-1], (shape[0], 1, *shape[1:]))
         if self.p.causal:
             found.only("{0} <= {1}", self.key_steps, self.query_steps)
+            found.causal = True
         return found
 
     def blanked(self, k: Kernels, x: Any, bottom: Sequence[Any], y: Any = None) -> Any:
@@ -166,6 +178,23 @@ class Attention(Layer):
         y = k.temp("turned", (streams, steps, size))
         k.transpose(x, y, axes=(1, 0, 2))
         return y
+
+    def is_whole(self, top: Sequence[Any]) -> bool:
+        """Whether nobody sees or changes the weights, so that the kernel ``attention`` makes it all."""
+        return len(top) < 2 and (self._keep == 1 or not self.train)
+
+    def look(self, k: Kernels, query: Any, key: Any, value: Any, y: Any, sight: Sight, scale: float) -> None:
+        """y = softmax(scale * query key') value, over what may be looked at, by one kernel.
+
+        Args:
+            query: N H Tq D, as key (Tk steps), value (Tk steps, Dv numbers) and y.
+        """
+        lengths = sight.lengths
+        if sight.last is not None:
+            lengths = k.temp("reach", sight.last.shape[:3])
+            k.pointwise([k.view(sight.last, lengths.shape)], lengths, expr="a + 1")
+        lse = k.temp("lse", query.shape[:3])
+        k.attention(query, key, value, lengths, sight.mask, y, lse, scale=scale, causal=sight.causal)
 
     def mean(
         self, k: Kernels, scores: Any, value: Any, y: Any, sight: Sight, shown: Any, scale: str = "", *factor: Any

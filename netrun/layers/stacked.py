@@ -160,6 +160,18 @@ def softmax(s: Stack, x: Tensor, y: Tensor, *, axis: int) -> Found:
 
 
 @rule
+def attention(
+    s: Stack, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, mask: Tensor | None, y: Tensor, lse: Tensor,
+    **attrs: Any,
+) -> Found:  # fmt: skip
+    given = [x for x in (lengths, mask) if x is not None]
+    if not s.all_vary(q, k, v) or any(x.shape[0] != (q.shape[0] if s.varies(x) else 1) for x in given):
+        return None
+    sights = [None if x is None else s.rows(x) if s.varies(x) else s.same(x) for x in (lengths, mask)]
+    return [s.rows(q), s.rows(k), s.rows(v), *sights, s.rows(y), s.rows(lse)], attrs
+
+
+@rule
 def concat(s: Stack, xs: Sequence[Tensor], y: Tensor, *, axis: int) -> Found:
     return ([[s.front(x) for x in xs], s.front(y)], {"axis": axis + 1}) if s.all_vary(*xs) else None
 

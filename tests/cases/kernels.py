@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+import cases.attention
 import cases.sequence
 import cases.spatial  # noqa: F401  (adds its rows)
 from cases import KERNELS, row

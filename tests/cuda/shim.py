@@ -29,7 +29,7 @@ from netrun.program import Call
 from netrun.types import Spec, resolve_shape
 
 FAMILIES = ("pointwise", "reduce", "update", "pool", "norm", "loss", "shape", "random", "metric", "im2col",
-            "sequence", "ctc")  # fmt: skip
+            "sequence", "ctc", "attention")  # fmt: skip
 ELSEWHERE = {"conv", "conv_grad_x", "conv_grad_w", "host"}
 """What NVIDIA's libraries and the host do."""
 BODIES: dict[str, Callable[..., Any]] = {"gemm": plain.gemm}
@@ -121,8 +121,9 @@ class Products:
         left, right, home = (np.asarray(m) for m in (a, b, y))
 
         def step() -> None:
-            product = np.matmul(left.swapaxes(-1, -2) if ta else left, right.swapaxes(-1, -2) if tb else right)
-            home[...] = home + product if add else product
+            with np.errstate(all="ignore"):
+                product = np.matmul(left.swapaxes(-1, -2) if ta else left, right.swapaxes(-1, -2) if tb else right)
+                home[...] = home + product if add else product
 
         return step
 

@@ -13,7 +13,7 @@ gradient, ``g.new(x)`` is fresh memory for a contribution, which the rule must w
     elementwise   copy pointwise reduce
     products      gemm
     windows       conv conv_grad_x im2col col2im pool_max pool_avg pool_random
-    norm          lrn normalize softmax softmax_nll ctc
+    norm          lrn normalize softmax attention softmax_nll ctc
     shape         concat split slice place transpose gather scatter_add host
     sequence      rnn lstm gru
 """

@@ -1,4 +1,4 @@
-"""Rules of normalisation, softmax and the losses that have kernels."""
+"""Rules of normalisation, softmax, attention and the losses that have kernels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ...program import Recorder
 from ...types import Shape, Tensor, Window
-from .base import Gradients, rule
+from .base import Gradients, rule, zeros
 
 
 @rule
@@ -44,6 +44,16 @@ def normalize(
 def softmax(k: Recorder, g: Gradients, x: Tensor, y: Tensor, *, axis: int) -> None:
     if g.wants(x):
         k.softmax_grad(y, g.of(y), g.new(x), axis=axis)
+
+
+@rule
+def attention(
+    kernels: Recorder, g: Gradients, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, mask: Tensor | None,
+    y: Tensor, lse: Tensor, **attrs: Any,
+) -> None:  # fmt: skip
+    found = [g.new(x) if g.wants(x) else kernels.temp("unwanted", x.shape, x.dtype) for x in (q, k, v)]
+    dy, dlse = g.of(y) if g.has(y) else zeros(kernels, y), g.of(lse) if g.has(lse) else None
+    kernels.attention_grad(q, k, v, lengths, mask, y, lse, dy, dlse, *found, **attrs)
 
 
 @rule
