@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -35,11 +38,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     They go to a temporary file in the same folder, which is synced and then renamed over ``path``. If the block raises,
     the temporary file is removed and what was under ``path`` stays. A file that is replaced keeps its permissions; a
-    symbolic link keeps its place and its target is replaced.
+    symbolic link keeps its place and its target is replaced. What is no file (/dev/stdout, /dev/null, a pipe) stays
+    what it is, and is given the bytes.
 
     Raises:
         OSError: the folder does not exist or is not writable, or the disk is full.
     """
+    if _takes_bytes(path):
+        with tempfile.TemporaryFile() as stream:
+            yield stream
+            stream.seek(0)
+            with open(path, "wb") as home:
+                shutil.copyfileobj(stream, home)
+        return
     target = os.path.realpath(os.fspath(path))
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.part")
@@ -57,6 +68,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.unlink(temporary)
         raise
     _sync_folder(folder)
+
+
+def _takes_bytes(path: str | os.PathLike[str]) -> bool:
+    """Whether a device, a pipe or a socket is there, which renaming a file over it would do away with."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _sync_folder(folder: str) -> None:
