@@ -113,8 +113,8 @@ class Sizes:
 
     def room(self, images: int) -> int:
         """Bytes of scratch for the maps of so many images."""
-        pixels = [max(rows * columns, self.wide * rows) for rows, columns in zip(self.rows, self.columns, strict=True)]
-        return 4 * images * (pixels[0] * self.inputs + 2 * pixels[1] * self.outputs)
+        given, made = (rows * max(columns, self.wide) for rows, columns in zip(self.rows, self.columns, strict=True))
+        return 4 * images * (given * self.inputs + 2 * made * self.outputs)
 
     @property
     def line(self) -> int:
@@ -174,22 +174,24 @@ def worth(x: Spec, w: Spec, y: Spec, window: Window, groups: int) -> bool:
     """Whether a convolution has the form and the size for this, and is faster than any other way."""
     if not ENABLED or window.rank != 2 or groups != 1 or set(window.stride) != {1} or min(w.shape[2:]) < SMALLEST:
         return False
-    if w.layout != PLAIN or any(s.dtype != "float32" or is_half(s.layout) or 0 in s.shape for s in (x, w, y)):
+    if w.layout != PLAIN or any(s.dtype != "float32" or 0 in s.shape for s in (x, w, y)):
         return False
     if min(*window.pad, *window.pad_end) < 0 or x.shape[0] < IMAGES:
         return False
     s = Sizes(x, w, y, window)
-    return s.room(s.chunk) <= ROOM and time(s, window) < MARGIN * _otherwise(x, w, y, window)
+    lines = 4 * s.wide * w.shape[2] * s.inputs * s.outputs
+    return s.room(s.chunk) <= ROOM and lines <= ROOM // 3 and time(s, window) < MARGIN * _otherwise(x, w, y, window)
 
 
 def _otherwise(x: Spec, w: Spec, y: Spec, window: Window) -> float:
     """Nanoseconds of the fastest other way."""
     n, c, *_ = x.shape
+    half = is_half(x.layout) or is_half(y.layout)
     inside = winograd_cost.inside(x.shape[2:], y.shape[2:], window)
-    direct = winograd_cost.Sizes(n, c, w.shape[0], (y.shape[2], y.shape[3]), False, w.shape[2], inside)
+    direct = winograd_cost.Sizes(n, c, w.shape[0], (y.shape[2], y.shape[3]), half, w.shape[2], inside)
     found = [winograd_cost.direct_time(direct) * w.shape[3] / w.shape[2]]
     if w.shape[2] == w.shape[3] and set(window.dilation) == {1}:
-        found += [winograd_cost.filtered_time(direct, m) for m in winograd_cost.SIDES.get((w.shape[2], False), ())]
+        found += [winograd_cost.filtered_time(direct, m) for m in winograd_cost.SIDES.get((w.shape[2], half), ())]
     if points.worth(x, w, y, window, 1):
         found.append(points.time(x, w, y))
     return min(found)

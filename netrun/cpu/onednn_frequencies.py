@@ -8,6 +8,8 @@ with pixels outermost, then images, then channels. Between the axes values lie a
 sine, row of the map, image, channel. From there on some frequencies of the first axis are finished before the next, so
 that their values stay near the cores; the weights' values, which may be many more, piece by piece of the second axis.
 The gradients are the adjoints, made of the same matrices, and both are one kernel: they share the values of dy.
+
+BF16: maps are widened when they are taken and rounded when they are given back; all between is in float32.
 """
 
 from __future__ import annotations

@@ -11,15 +11,16 @@ import pytest
 from netrun.cpu import dnnl, frequencies
 from netrun.cpu.fast import Fast
 from netrun.cpu.frequencies import DATA, FORMS, RESULT, WEIGHTS, Axis, Sizes
-from netrun.cpu.layouts import work
+from netrun.cpu.layouts import is_half, work
 from netrun.cpu.onednn import CONV_KEEP, GRADS, Recipes
 from netrun.cpu.reference import Reference
 from netrun.kernels import OPS, Op
 from netrun.program import Call, Origin, Program, Recorder
 from netrun.session import Memory, Session
-from netrun.types import Spec, Tensor, Window
+from netrun.types import Numerics, Spec, Tensor, Window
 
-needs_library = pytest.mark.skipif(dnnl.library() is None, reason=f"no oneDNN here: {dnnl.reason()}")
+LIBRARY = dnnl.library()
+needs_library = pytest.mark.skipif(LIBRARY is None, reason=f"no oneDNN here: {dnnl.reason()}")
 Values = np.ndarray[Any, Any]
 
 
@@ -179,6 +180,21 @@ def test_values_serve_the_gradients(seen: bool, large: bool, monkeypatch: pytest
     assert ("conv_keep" in {c.op.name for c in calls}) != (seen or large)
 
 
+@pytest.mark.skipif(
+    LIBRARY is None or not LIBRARY.multiplies_halves, reason="this processor does not multiply bfloat16, or no oneDNN"
+)
+@pytest.mark.usefixtures("anywhere")
+def test_maps_in_16_bits() -> None:
+    """Only what is stored is rounded: x, dy, and the maps that are made; factors and sums are in float32."""
+    made = inside(program(*CASES["blocked channels"]), seen=False)
+    got, calls = run(replace(made, numerics=Numerics("BF16")), Fast())
+    found = [c for c in calls if c.op.name.startswith("conv")]
+    assert [(c.op.name, frequencies.takes(c)) for c in found] == [("conv_keep", True), ("conv_grads", True)]
+    assert all(any(is_half(t.spec.layout) for t in c.tensors()) for c in found)
+    for g, w in zip(got, run(made, Reference())[0], strict=True):
+        assert np.linalg.norm(g - w) < 3e-3 * np.linalg.norm(w)
+
+
 @needs_library
 @pytest.mark.usefixtures("anywhere")
 @pytest.mark.parametrize("gone", ["conv_grad_x", "conv_grad_w", "reduce"])
@@ -220,15 +236,14 @@ def test_frozen_sessions_see_changed_weights() -> None:
 @pytest.mark.parametrize("name", ["odd numbers of everything", "blocked channels"])
 def test_every_output_is_written(op: Op, name: str) -> None:
     """What was not written, or read before it was, would be the NaN or the 7 that memory began with."""
-    lib = dnnl.library()
-    assert lib is not None
+    assert LIBRARY is not None
     made = program(*CASES[name])
     named = {t.name: t for t in made.tensors()}
     values = Sizes(*(named[n].spec for n in "xwy"), made.calls[0].attrs["window"]).values
     size = 4 * values * named["x"].shape[0] * named["x"].shape[1]
     named["values"] = Tensor("values", Spec((size,), "uint8", work(size)), "buffer")
     call = Call(op, tuple(named[a.name] for a in op.arguments), made.calls[0].attrs, Origin("conv"))
-    recipe = Recipes(lib).of(call)
+    recipe = Recipes(LIBRARY).of(call)
     assert recipe is not None
     found, device = [], Fast()
     for start in (np.nan, 7.0):
@@ -259,6 +274,7 @@ def test_matrices_are_orthogonal() -> None:
 
 WINDOW = Window((5, 5), (1, 1), (2, 2))
 BIG = Spec((16, 64, 27, 27)), Spec((192, 64, 5, 5)), Spec((16, 192, 27, 27))
+SMALL = Spec((100, 32, 16, 16)), Spec((32, 32, 5, 5)), Spec((100, 32, 16, 16))
 
 
 @pytest.mark.parametrize(
@@ -269,13 +285,15 @@ BIG = Spec((16, 64, 27, 27)), Spec((192, 64, 5, 5)), Spec((16, 192, 27, 27))
         (*BIG, Window((5, 5), (2, 2), (2, 2)), 1, False),
         (*BIG, Window((5, 5), (1, 1), (-2, 2), (1, 1), (6, 2)), 1, False),
         (Spec((8, 64, 27, 27)), BIG[1], Spec((8, 192, 27, 27)), WINDOW, 1, False),  # rows of few images
-        (Spec((100, 32, 16, 16)), Spec((32, 32, 5, 5)), Spec((100, 32, 16, 16)), WINDOW, 1, True),
+        (*SMALL, WINDOW, 1, True),
         (Spec((64, 20, 12, 12)), Spec((50, 20, 5, 5)), Spec((64, 50, 8, 8)), Window((5, 5)), 1, False),  # at points
         (Spec((100, 3, 32, 32)), Spec((32, 3, 5, 5)), Spec((100, 32, 32, 32)), WINDOW, 1, False),  # few products
         (Spec((16, 64, 27, 27)), Spec((192, 64, 3, 3)), Spec((16, 192, 25, 25)), Window((3, 3)), 1, False),
         (Spec((16, 64, 28, 28)), Spec((64, 64, 7, 7)), Spec((16, 64, 28, 28)), Window((7, 7), (1, 1), (3, 3)), 1, True),
         (Spec((257, 64, 99, 99)), BIG[1], Spec((257, 192, 99, 99)), WINDOW, 1, False),  # a prime: 4 GB
-        (Spec(BIG[0].shape, layout="last/bf16"), *BIG[1:], WINDOW, 1, False),
+        (Spec((16, 512, 14, 14)), Spec((512, 512, 5, 5)), Spec((16, 512, 14, 14)), WINDOW, 1, False),  # large weights
+        (replace(BIG[0], layout="c16/bf16"), BIG[1], replace(BIG[2], layout="c16/bf16"), WINDOW, 1, True),
+        (replace(SMALL[0], layout="last/bf16"), SMALL[1], replace(SMALL[2], layout="last/bf16"), WINDOW, 1, False),
     ],
 )
 def test_where_it_is_worth_it(x: Spec, w: Spec, y: Spec, window: Window, groups: int, wanted: bool) -> None:
