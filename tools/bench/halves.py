@@ -2,8 +2,8 @@
 
     python tools/bench/halves.py [--nets alexnet,googlenet] [--batch 16] [--direct]
 
-``--direct`` leaves Winograd's filtering out on both sides; it gains more in FP32, whose rounding errors allow larger
-tiles, so that the ratio without it is that of the arithmetic.
+``--direct`` leaves Winograd's filtering and products at frequencies out on both sides; they gain more in FP32, whose
+rounding errors allow larger tiles, so that the ratio without them is that of the arithmetic.
 
 The processor has to multiply bfloat16 itself; elsewhere device cpu refuses, and this script says so.
 """
@@ -14,7 +14,7 @@ from common import ROOT, arguments, median, ratio, take_turns, write
 from nets import LARGEST, NETS
 from ours import net_for, session
 
-from netrun.cpu import winograd_cost
+from netrun.cpu import frequencies, winograd_cost
 
 
 def main() -> None:
@@ -23,9 +23,9 @@ def main() -> None:
         "BF16 against FP32",
         nets={"default": ",".join(NETS), "help": "which, separated by commas"},
         batch={"type": int, "default": 16, "help": "batch size"},
-        direct={"action": "store_true", "help": "without Winograd's filtering"},
+        direct={"action": "store_true", "help": "without Winograd's filtering and frequencies"},
     )
-    winograd_cost.ENABLED = not args.direct
+    winograd_cost.ENABLED = frequencies.ENABLED = not args.direct
     rows = []
     print(f"{'net':10} {'batch':>5} {'FP32 ms':>10} {'BF16 ms':>10} {'ratio':>6} {'FP32 MiB':>9} {'BF16 MiB':>9}")
     for name in args.nets.split(","):
