@@ -1,4 +1,4 @@
-"""The device itself: memory, transfers, capture, and what is fused; test_opening.py has how it is opened."""
+"""The device itself: memory, transfers, capture, several nets on it; test_opening.py has how it is opened."""
 
 from __future__ import annotations
 
@@ -7,26 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fakecupy
-import fakelibs
 import fakestream
 import numpy as np
 import pytest
 from fakebase import bits_of, wide_of
-from fakelibs import Cudnn
 
 from layers_cuda import lazy, transfer
 from layers_cuda.capture import Bound, Captured
 from layers_cuda.device import Cuda
 from layers_cuda.launch import Kernel, nothing, sequence
-from layers_cuda.prepare import prepare
 from layers_cuda.source import files, kernels_of, source_of
 from netrun.config.upgrade import parse_net
 from netrun.device import Device
 from netrun.errors import DeviceError, OutOfMemoryError, UsageError
-from netrun.expression import rule
 from netrun.kernels import OPS, Op
 from netrun.net import Net
-from netrun.program import Call, Origin, Program, Recorder
+from netrun.program import Call, Origin
 from netrun.types import Spec, Tensor, Window
 
 Make = Callable[..., Cuda]
@@ -258,86 +254,7 @@ def test_a_library_that_is_missing(make_device: Make) -> None:
     )
 
 
-# --------------------------------------------------------------------------------------------------------------- fusing
-def program(keep_middle: bool = False, readers: int = 1, expr: str = "relu(a, 0)") -> Program:
-    k = Recorder()
-    x, w, y, z = (Tensor(n, Spec(s)) for n, s in (("x", (1, 2, 4, 4)), ("w", (3, 2, 3, 3)), ("y", (1, 3, 2, 2)),
-                                                  ("z", (1, 3, 2, 2))))  # fmt: skip
-    k.origin = Origin("conv1")
-    k.conv(x, w, None, y, window=Window((3, 3)), groups=1)
-    k.origin = Origin("relu1")
-    k.pointwise([y], z, expr=expr)
-    others = [Tensor(f"other{i}", Spec((1, 3, 2, 2))) for i in range(1, readers)]
-    for other in others:
-        k.pointwise([y], other, expr="a * 2")
-    return Program(tuple(k.calls), {}, frozenset([z, *others, *([y] if keep_middle else [])]))
-
-
-def test_a_relu_moves_into_its_convolution() -> None:
-    made = prepare(program())
-    assert str(made) == "   0  conv1  z <- conv x w | window=3x3 groups=1 relu=True"
-
-
-@pytest.mark.parametrize(
-    "given",
-    [program(keep_middle=True), program(readers=2), program(expr="relu(a, 0.1)")],
-    ids=["the value is kept", "somebody else reads it", "another function"],
-)
-def test_a_relu_stays(given: Program) -> None:
-    assert prepare(given) == given
-
-
-@pytest.mark.parametrize("refuses", [None, lambda kind, bias, relu, dtype: relu, lambda kind, bias, relu, dtype: True])
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("precision", ["FP32", "BF16"])
-def test_a_fused_relu_is_applied(refuses: Any, bias: bool, precision: str, make_device: Make) -> None:
-    device = make_device(cudnn=Cudnn(refuses))
-    rng = np.random.default_rng(0)
-    values = [rng.standard_normal(s).astype("float32") for s in ((2, 4, 5, 5), (6, 2, 3, 3), (6,))]
-    arrays = [fakecupy.asarray(v) for v in values]
-    y = fakecupy.asarray(np.full((2, 6, 3, 3), np.nan, "float32"))
-    args = [arrays[0], arrays[1], arrays[2] if bias else None, y]
-    tensors = tuple(None if a is None else Tensor("t", Spec(a.shape)) for a in args)
-    attrs = {"window": Window((3, 3)), "groups": 2, "relu": True, "precision": precision}
-    call = Call(OPS["conv"], tensors, attrs, Origin("conv1"))
-    device.bind(call, args, device.allocate(device.workspace(call)))()
-    wanted = np.empty_like(y)
-    fakelibs.REFERENCE.conv(values[0], values[1], values[2] if bias else None, wanted, window=Window((3, 3)), groups=2)
-    np.testing.assert_allclose(y, np.maximum(wanted, 0), 0.02, 0.1 if precision == "BF16" else 1e-4)
-
-
-# ---------------------------------------------------------------------------------------------------------- merging
-def updates(device: Cuda, count: int, share: bool) -> tuple[list[Any], list[Any], list[Any]]:
-    """Update calls of two rules in turn; with ``share`` the last changes what the first has changed."""
-    rules = [rule(["g", "lr"], ["w"], "w = w - lr * g"), rule(["g", "lr"], ["w"], "w = w + 2 * lr * g")]
-    lr = fakecupy.asarray(np.float32(0.5))
-    weights = [fakecupy.asarray(np.arange(n, dtype="float32")) for n in range(3, 3 + count)]
-    if share:
-        weights[-1] = weights[0]
-    grads = [fakecupy.asarray(np.ones_like(w)) for w in weights]
-    steps = []
-    for i, (w, g) in enumerate(zip(weights, grads, strict=True)):
-        tensors = tuple(tuple(Tensor("t", Spec(a.shape)) for a in part) for part in ((g, lr), (w,)))
-        steps.append(
-            device.bind(
-                Call(OPS["update"], tensors, {"rule": rules[i % 2]}, Origin(f"l{i}").update), [(g, lr), (w,)], None
-            )
-        )
-    return steps, weights, [np.asarray(w).copy() for w in weights]
-
-
-@pytest.mark.parametrize(("share", "launches"), [(False, 2), (True, 5)])
-def test_updates_of_one_rule_are_one_launch(share: bool, launches: int, device: Cuda) -> None:
-    steps, weights, before = updates(device, 5, share)
-    run = device.capture(steps)
-    fakestream.log.clear()
-    run()
-    assert len(fakestream.log) == launches
-    for i, (w, old) in enumerate(zip(weights, before, strict=True)):
-        moved = {0: -0.5, 1: 1.0}[i % 2] * (2 if share and i in (0, 4) else 1)
-        np.testing.assert_allclose(w, old + moved)
-
-
+# ----------------------------------------------------------------------------------------------------------------- nets
 def test_nets_of_one_device_in_many_threads(device: Cuda) -> None:
     """Each net in a thread of its own: what one captures holds nothing of the others, and all are right."""
     message = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }

@@ -1,26 +1,31 @@
-"""Pointwise calls within those that read them, and batch normalisation as sums and expressions: what becomes of a
-program, and that the numbers stay."""
+"""Pointwise calls within those that read them, a ReLU within its convolution, updates in one launch, and batch
+normalisation as sums and expressions: what becomes of a program, and that the numbers stay."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import fakecupy
+import fakelibs
 import fakestream
 import numpy as np
 import pytest
+from fakelibs import Cudnn
 
 from layers_cuda import batch
 from layers_cuda.device import Cuda
 from layers_cuda.fusing import fused
+from layers_cuda.prepare import prepare
 from netrun.config import schema
 from netrun.config.text import parse
 from netrun.cpu.reference import Reference
 from netrun.expression import rule
-from netrun.program import Call, Program, Recorder
+from netrun.kernels import OPS
+from netrun.program import Call, Origin, Program, Recorder
 from netrun.session import Session
 from netrun.solver import Solver
-from netrun.types import Spec, Tensor
+from netrun.types import Spec, Tensor, Window
 
 Make = Callable[..., Cuda]
 
@@ -213,3 +218,83 @@ def test_moments_and_sums(shape: tuple[int, ...], axes: tuple[int, ...], dtype: 
     total, product = (2 * d).sum(axes, keepdims=True), (2 * d * (x - mean)).sum(axes, keepdims=True)
     np.testing.assert_allclose(device.read(out[3]), total, 0, tolerance * np.abs(2 * d).sum(axes).max())
     np.testing.assert_allclose(device.read(out[4]), product, 0, tolerance * np.abs(2 * d * x).sum(axes).max())
+
+
+# ---------------------------------------------------------------------------------------- a ReLU within its convolution
+def convolved(keep_middle: bool = False, readers: int = 1, expr: str = "relu(a, 0)") -> Program:
+    k = Recorder()
+    x, w, y, z = (Tensor(n, Spec(s)) for n, s in (("x", (1, 2, 4, 4)), ("w", (3, 2, 3, 3)), ("y", (1, 3, 2, 2)),
+                                                  ("z", (1, 3, 2, 2))))  # fmt: skip
+    k.origin = Origin("conv1")
+    k.conv(x, w, None, y, window=Window((3, 3)), groups=1)
+    k.origin = Origin("relu1")
+    k.pointwise([y], z, expr=expr)
+    others = [Tensor(f"other{i}", Spec((1, 3, 2, 2))) for i in range(1, readers)]
+    for other in others:
+        k.pointwise([y], other, expr="a * 2")
+    return Program(tuple(k.calls), {}, frozenset([z, *others, *([y] if keep_middle else [])]))
+
+
+def test_a_relu_moves_into_its_convolution() -> None:
+    made = prepare(convolved())
+    assert str(made) == "   0  conv1  z <- conv x w | window=3x3 groups=1 relu=True"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [convolved(keep_middle=True), convolved(readers=2), convolved(expr="relu(a, 0.1)")],
+    ids=["the value is kept", "somebody else reads it", "another function"],
+)
+def test_a_relu_stays(given: Program) -> None:
+    assert prepare(given) == given
+
+
+@pytest.mark.parametrize("refuses", [None, lambda kind, bias, relu, dtype: relu, lambda kind, bias, relu, dtype: True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("precision", ["FP32", "BF16"])
+def test_a_fused_relu_is_applied(refuses: Any, bias: bool, precision: str, make_device: Make) -> None:
+    device = make_device(cudnn=Cudnn(refuses))
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal(s).astype("float32") for s in ((2, 4, 5, 5), (6, 2, 3, 3), (6,))]
+    arrays = [fakecupy.asarray(v) for v in values]
+    y = fakecupy.asarray(np.full((2, 6, 3, 3), np.nan, "float32"))
+    args = [arrays[0], arrays[1], arrays[2] if bias else None, y]
+    tensors = tuple(None if a is None else Tensor("t", Spec(a.shape)) for a in args)
+    attrs = {"window": Window((3, 3)), "groups": 2, "relu": True, "precision": precision}
+    call = Call(OPS["conv"], tensors, attrs, Origin("conv1"))
+    device.bind(call, args, device.allocate(device.workspace(call)))()
+    wanted = np.empty_like(y)
+    fakelibs.REFERENCE.conv(values[0], values[1], values[2] if bias else None, wanted, window=Window((3, 3)), groups=2)
+    np.testing.assert_allclose(y, np.maximum(wanted, 0), 0.02, 0.1 if precision == "BF16" else 1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ updates in one launch
+def updates(device: Cuda, count: int, share: bool) -> tuple[list[Any], list[Any], list[Any]]:
+    """Update calls of two rules in turn; with ``share`` the last changes what the first has changed."""
+    rules = [rule(["g", "lr"], ["w"], "w = w - lr * g"), rule(["g", "lr"], ["w"], "w = w + 2 * lr * g")]
+    lr = fakecupy.asarray(np.float32(0.5))
+    weights = [fakecupy.asarray(np.arange(n, dtype="float32")) for n in range(3, 3 + count)]
+    if share:
+        weights[-1] = weights[0]
+    grads = [fakecupy.asarray(np.ones_like(w)) for w in weights]
+    steps = []
+    for i, (w, g) in enumerate(zip(weights, grads, strict=True)):
+        tensors = tuple(tuple(Tensor("t", Spec(a.shape)) for a in part) for part in ((g, lr), (w,)))
+        steps.append(
+            device.bind(
+                Call(OPS["update"], tensors, {"rule": rules[i % 2]}, Origin(f"l{i}").update), [(g, lr), (w,)], None
+            )
+        )
+    return steps, weights, [np.asarray(w).copy() for w in weights]
+
+
+@pytest.mark.parametrize(("share", "launches"), [(False, 2), (True, 5)])
+def test_updates_of_one_rule_are_one_launch(share: bool, launches: int, device: Cuda) -> None:
+    steps, weights, before = updates(device, 5, share)
+    run = device.capture(steps)
+    fakestream.log.clear()
+    run()
+    assert len(fakestream.log) == launches
+    for i, (w, old) in enumerate(zip(weights, before, strict=True)):
+        moved = {0: -0.5, 1: 1.0}[i % 2] * (2 if share and i in (0, 4) else 1)
+        np.testing.assert_allclose(w, old + moved)
