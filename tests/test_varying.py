@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from netrun.config import schema
 from netrun.config.upgrade import parse_net, parse_solver
-from netrun.errors import ConfigError, ShapeError
+from netrun.errors import ShapeError
 from netrun.net import Net
 from netrun.net_solver import NetSolver
 from netrun.solver import Solver
@@ -143,9 +143,22 @@ def test_parameters_cannot_depend_on_the_data() -> None:
         net.forward(x=X, s=same_rows([1]), t=LABELS)
 
 
-def test_two_filters_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match="name of its own"):
-        net_of(INPUTS + BELOW + FILTER + FILTER.replace('"y"', '"y2"').replace('"u"', '"u2"'))
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_two_filters_of_one_name(device: str) -> None:
+    """Each selects its own rows, and has its own gradient."""
+    second = FILTER.replace('"y"', '"y2"').replace('"u"', '"u2"').replace('bottom: "s"', 'bottom: "t"')
+    with net_of(INPUTS + BELOW + FILTER + second, device=device) as net:
+        for chosen in ([0, 2, 5], [1], [3, 4]):
+            net.forward(x=X, s=same_rows(chosen), t=LABELS)
+            bn = net.blobs["bn"].data
+            np.testing.assert_array_equal(net.blobs["y"].data, bn[chosen])
+            np.testing.assert_array_equal(net.blobs["y2"].data, bn[1:5])
+            np.testing.assert_array_equal(net.blobs["u2"].data, LABELS[1:5])
+            net.backward(y=np.full((len(chosen), 4), 2), y2=np.full((4, 4), 3))
+            wanted = np.zeros((6, 4))
+            wanted[chosen] += 2
+            wanted[1:5] += 3
+            np.testing.assert_array_equal(net.blobs["bn"].diff, wanted)
 
 
 SOLVER = """base_lr: 0.1 lr_policy: "fixed" max_iter: 40 momentum: 0.9 random_seed: 3 snapshot_after_train: false

@@ -80,10 +80,10 @@ def check_names(layers: Sequence[tuple[str, int]]) -> None:
     names = [name for name, _ in layers]
     taken = {f"{name}/{i}": name for name, count in layers for i in range(count)}
     for i, name in enumerate(names):
-        if name in names[:i]:
-            why = f'two with parameters are called "{name}"'
-        elif not name:
+        if not name:
             why = "one with parameters has none"
+        elif name in names[:i]:
+            why = f'two with parameters are called "{name}"'
         elif not _fits(name):
             why = f'"{name}" is no path of groups'
         elif _inside(name, taken):

@@ -79,7 +79,10 @@ WELCOME = {
 def test_what_only_caffe_refuses_works(what: str) -> None:
     entry = next(e for e in load("invalid.json") if e["what"] == what)
     with Net(parse_net(entry["text"])[0], schema.Phase.Value(entry["phase"])) as net:
-        net.forward()
+        found = net.forward()
+        assert set(found) == set(net.outputs)
+        for value in found.values():
+            assert np.isfinite(value).all()
 
 
 INPUTS = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }\n'

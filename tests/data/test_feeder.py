@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,11 +140,18 @@ def test_a_closed_feeder_says_so(batches: int, threads: int | None, make_db: Mak
 
 
 def test_a_forgotten_feeder_goes_away(make_db: MakeDb, make_layer: MakeLayer) -> None:
+    before = threading.active_count()
     feeder = open_feeder(make_layer(make_db(), 3), TRAIN)
     feeder.next()
+    gone = weakref.ref(feeder)
+    assert threading.active_count() > before
     del feeder
     gc.collect()
-    time.sleep(0.05)  # the fixture checks that its thread has ended
+    assert gone() is None, "its thread holds on to what it fills, not to the feeder"
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 def test_both_phases_read_one_folder(make_db: MakeDb, make_layer: MakeLayer) -> None:
