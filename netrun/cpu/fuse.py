@@ -31,6 +31,20 @@ def readers_of(program: Program) -> dict[Tensor, list[Call]]:
     return found
 
 
+class _Writers:
+    """Where each tensor of a program is written: what may not be read earlier or later than it was."""
+
+    def __init__(self, program: Program) -> None:
+        self._at: dict[Tensor, list[int]] = {}
+        for i, call in enumerate(program.calls):
+            for root in {t.root for t in call.writes()}:
+                self._at.setdefault(root, []).append(i)
+
+    def change(self, tensors: Sequence[Tensor], first: int, last: int) -> bool:
+        """Whether a call behind number ``first`` and before number ``last`` writes one of the tensors."""
+        return any(first < i < last for t in tensors for i in self._at.get(t.root, ()))
+
+
 def paired(program: Program, recipes: Recipes) -> Program:
     """Both gradients of a convolution as one call, where that shares work, also with its forward."""
     calls: list[Call] = []
@@ -88,7 +102,7 @@ def _fuse_chains(program: Program, recipes: Recipes) -> Program:
     A product takes a ReLU alone. A convolution takes any chain: a constant batch normalisation with its scale and
     shift, a sum with another branch, a ReLU.
     """
-    readers, calls = readers_of(program), list(program.calls)
+    readers, writers, calls = readers_of(program), _Writers(program), list(program.calls)
     number = {id(call): i for i, call in enumerate(calls)}
     gone: set[int] = set()
     for i, call in enumerate(program.calls):
@@ -101,6 +115,8 @@ def _fuse_chains(program: Program, recipes: Recipes) -> Program:
                 break
             if calls[number[id(after[0])]] is not after[0]:
                 break  # another convolution has taken it
+            if writers.change(grown.reads(), at, number[id(after[0])]):
+                break  # a state, which is to be read as it was
             longer = _with(grown, made, after[0])
             if longer is None or recipes.of(longer) is None:
                 break
@@ -187,7 +203,7 @@ class _Norms:
 
     def __init__(self, program: Program, recipes: Recipes) -> None:
         self.program, self.recipes = program, recipes
-        self.readers = readers_of(program)
+        self.readers, self.writers = readers_of(program), _Writers(program)
         self.place = {id(call): i for i, call in enumerate(program.calls)}
         self.change: dict[int, Call | None] = {}
 
@@ -226,6 +242,8 @@ class _Norms:
             or not _wide(shift, x)
         ):
             return
+        if self.writers.change((scale, shift), self.place[id(first)], self.place[id(scaling)]):
+            return  # they are made after the moments: by layers of the net's own
         z = scaling.writes()[0]
         rectifier = self._after(z)
         out = z if rectifier is None else rectifier.writes()[0]
