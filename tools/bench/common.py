@@ -61,8 +61,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def take_turns(sides: Mapping[str, Side], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds a call, by side: one entry a round, each the mean over calls that take about ``seconds`` together."""
+def take_turns(
+    sides: Mapping[str, Side], rounds: int, seconds: float, rest: float = 0.02, settle: bool = False
+) -> dict[str, list[float]]:
+    """Seconds a call, by side: one entry a round, each the mean over calls that take about ``seconds`` together.
+
+    Args:
+        rest: seconds between two sides, in which the threads of the first go to sleep. Those of NumPy's BLAS look for
+            work for 30 ms.
+        settle: one call in front of every turn is not timed: small operations otherwise begin in the other's cache.
+    """
     counts = {}
     for name, side in sides.items():
         side()
@@ -72,7 +80,9 @@ def take_turns(sides: Mapping[str, Side], rounds: int, seconds: float) -> dict[s
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            time.sleep(0.02)  # lets the other side's threads go to sleep
+            time.sleep(rest)
+            if settle:
+                side()
             start = time.perf_counter()
             for _ in range(counts[name]):
                 side()
