@@ -9,7 +9,7 @@ iterations on two cores, in ms:
     alone     5.4-16    5.7-20       5.5       5.6       5.6
     beside 2      16        15        35        73        46
 
-1,000 turns take 60 us there, 10,000 take 0.5 ms.
+1,000 turns take 60 us there, 10,000 take 0.5 ms; tools/bench/waking.py measures it again, wherever it runs.
 
 The choice is made once, while the library is loaded, from what runs at that moment.
 """
