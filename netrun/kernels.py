@@ -197,8 +197,8 @@ class Kernels:
     ) -> None:  # fmt: skip
         """Adjoint of attention in q, k and v, from the gradients of y and (absent: zeros) of lse.
 
-        With p = exp(scale * (q . k) - lse) again: dv = p' dy, ds = p * (dy v' - sum of dy y + dlse), dq = scale * ds k,
-        dk = scale * ds' q.
+        With p = exp(scale * (q . k) - lse) again, each row divided by its sum (lse of large scores has no digits left
+        for that): dv = p' dy, ds = p * (dy v' - sum of dy y + dlse), dq = scale * ds k, dk = scale * ds' q.
         """
         raise NotImplementedError
 

@@ -68,7 +68,8 @@ extern "C" __global__ void attention_weights(const R *scores, T *weights, R *__r
   }
 }
 
-// weights = exp(scale * scores - lse), slopes = scale * weights * (dweights - sum of dy y + dlse).
+// weights = exp(scale * scores - lse), each row divided by its sum: 1, but for the digits that lse does not have.
+// slopes = scale * weights * (dweights - sum of dy y + dlse).
 extern "C" __global__ void attention_slopes(const R *scores, const R *dweights, const T *__restrict__ y,
                                             const T *__restrict__ dy, const R *__restrict__ lse,
                                             const R *__restrict__ dlse, T *weights, T *slopes, const I rows,
@@ -81,15 +82,22 @@ extern "C" __global__ void attention_slopes(const R *scores, const R *dweights, 
     for (I d = lane(); d < outer; d += LANES) own += to<R>(dy[row * outer + d]) * to<R>(y[row * outer + d]);
   }
   own = across_lanes(own, shared, Sum());
+  Sight sees = {0, 0, nullptr};
+  if (mine) sees = sight_of(first + row, SIGHTS_GIVEN);
+  const R low = !mine || lse[row] == -infinity() ? (R)0 : lse[row];
+  R total = 0;
+  for (I c = lane(); c < sees.end; c += LANES) {
+    if (sees(c)) total += exp(scale * scores[row * keys + c] - low);
+  }
+  total = across_lanes(total, shared, Sum());
   if (!mine) return;
   if (dlse) own -= dlse[row];
-  const Sight sees = sight_of(first + row, SIGHTS_GIVEN);
-  const R low = lse[row] == -infinity() ? (R)0 : lse[row];
+  const R share = total == 0 ? (R)0 : (R)1 / total;
   for (I c = lane(); c < keys; c += LANES) {
     const I at = row * keys + c;
     R weight = 0, slope = 0;
     if (sees(c)) {
-      weight = exp(scale * scores[at] - low);
+      weight = exp(scale * scores[at] - low) * share;
       slope = scale * weight * (dweights[at] - own);
     }
     weights[at] = to<T>(weight);

@@ -257,19 +257,26 @@ class Work:
     ) -> list[Step]:  # fmt: skip
         weights, highest, total, *_, slopes, share = made
         q, k, v, dy, dq, dk, dv = (part[name] for name in ("q", "k", "v", "dy", "dq", "dk", "dv"))
-        lse = part["lse"]
         steps: list[Step] = [maker.elementwise("multiply", dy, part["y"], share, pad), maker.rows(share, total, pad)]
         if "dlse" in part:
             steps.append(partial(np.subtract, total, part["dlse"], total))
         steps.append(partial(np.multiply, total, self.scale, total))
-        if self.hides:
-            steps.append(partial(np.maximum, lse, np.finfo(self.dtype).min, out=highest))
-            lse = highest
+        seed = dy
         if not self.keeps:
-            turned = k.swapaxes(1, 2)
+            lse, turned = part["lse"], k.swapaxes(1, 2)
+            if self.hides:
+                steps.append(partial(np.maximum, lse, np.finfo(self.dtype).min, out=highest))
+                lse = highest
             steps += maker.product(q, turned, weights, pad, scale=self.scale, limits=limits, less=lse, exp=True)
-        steps += maker.product(weights.swapaxes(1, 2), dy, dv, pad, add=at.adds)
-        steps += maker.product(dy, v.swapaxes(1, 2), slopes, pad, scale=self.scale, less=total, times=weights)
+            # Rows sum up to 1, but for the digits that lse does not have: what multiplies them is divided instead.
+            steps.append(maker.rows(weights, highest, pad))
+            if self.hides:
+                steps.append(partial(_fill, highest))
+            steps.append(maker.elementwise("divide", dy, highest, share, pad))
+            steps.append(partial(np.divide, total, highest, total))
+            seed = share
+        steps += maker.product(weights.swapaxes(1, 2), seed, dv, pad, add=at.adds)
+        steps += maker.product(seed, v.swapaxes(1, 2), slopes, pad, scale=self.scale, less=total, times=weights)
         steps += maker.product(slopes, k, dq, pad)
         steps += maker.product(slopes.swapaxes(1, 2), q, dk, pad, add=at.adds)
         if self.hides:
@@ -333,6 +340,11 @@ def _flat(array: Array) -> Array:
 
 def _before(steps: Array, lengths: Array, seen: Array) -> None:
     np.less(steps, np.trunc(lengths), seen)
+
+
+def _fill(sums: Array) -> None:
+    """1 where there was nothing to sum up."""
+    sums[sums == 0] = 1
 
 
 def _check(x: Array, lost: list[bool]) -> None:

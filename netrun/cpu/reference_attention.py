@@ -35,6 +35,8 @@ class Looking(Kernels):
         seen = visible((*q.shape[:3], k.shape[2]), lengths, mask, causal)
         score = np.matmul(q, k.swapaxes(2, 3)) * q.dtype.type(scale)
         weight = np.where(seen, np.exp(score - np.where(lse == -np.inf, 0, lse)[..., None]), 0)
+        total = weight.sum(axis=3, keepdims=True)
+        weight = weight / np.where(total == 0, 1, total)
         own = (dy * y).sum(axis=3) - (0 if dlse is None else dlse)
         slope = np.where(seen, weight * (np.matmul(dy, v.swapaxes(2, 3)) - own[..., None]), 0) * q.dtype.type(scale)
         dq[...] = over_seen(slope, seen, k)
