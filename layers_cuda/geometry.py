@@ -99,6 +99,11 @@ class Cut:
     begins: tuple[int, ...]
 
     @property
+    def inside(self) -> tuple[bool, ...]:
+        """Of each axis whether it is a part of the runs."""
+        return tuple(i >= self.axis for i in range(len(self.shape)))
+
+    @property
     def run(self) -> int:
         """Elements of the part that lie side by side."""
         return math.prod(self.shape[self.axis :])

@@ -63,7 +63,7 @@ def _within(device: Cuda, xs: Sequence[Any], y: Any, expr: str, cut: Cut) -> Ste
     if not math.prod(cut.shape):
         return nothing
     shapes = [x.shape if begin < 0 else cut.shape for x, begin in zip(xs, cut.begins, strict=False)]
-    axes = fold(cut.shape, shapes, [i >= cut.axis for i in range(len(cut.shape))])
+    axes = fold(cut.shape, shapes, cut.inside)
     most = max(a.size for a in (*xs, y))
     parts, pitches = zip(*(cut.part(a, i) for i, a in enumerate((*xs, y))), strict=True)
     wide = [a for a, mask in zip(parts, (*axes.masks, -1), strict=True) if axes.wide(mask)]

@@ -18,6 +18,7 @@ from .fusing import fused
 from .layout import CONVOLUTIONS, channels_last
 from .recurrent import Sizes, by_cudnn
 from .slices import joined
+from .summed import summed
 
 RELU = parse("relu(a, 0)")
 
@@ -55,7 +56,8 @@ def prepare(
     made = _marked(_rectified(program))
     if program.numerics.precision != "FP32":
         made = narrowed(channels_last(made, has_plan))
-    return cast_together(added(joined(fused(made, takes_sums), takes_parts), takes_sums))
+    made = added(joined(fused(made, takes_sums), takes_parts), takes_sums)
+    return cast_together(summed(made))
 
 
 def _marked(program: Program) -> Program:

@@ -61,15 +61,18 @@ class Layout:
         return -(-self.outputs // (groups_of(self.lanes) * self.wide)), self.rows
 
 
-def layout(shape: Shape, shapes: Sequence[Shape], axes: Shape, processors: int, vector: int = 1) -> Layout | None:
+def layout(
+    shape: Shape, shapes: Sequence[Shape], axes: Shape, processors: int, vector: int = 1, apart: Sequence[bool] = ()
+) -> Layout | None:
     """How to reduce ``shape``, to which the tensors broadcast, over ``axes``; None where nothing is reduced.
 
     Args:
         vector: how many neighbouring results a thread can take at once.
+        apart: one value an axis; axes with different values are not merged.
     """
     gone = {a % len(shape) for a in axes} if shape else set()
     result = tuple(1 if i in gone else n for i, n in enumerate(shape))
-    merged = fold(shape, [*shapes, result], [i in gone for i in range(len(shape))])
+    merged = fold(shape, [*shapes, result], [(i in gone, *apart[i : i + 1]) for i in range(len(shape))])
     *masks, kept = merged.masks
     merged = Axes(merged.sizes, tuple(masks))
     every = (1 << merged.rank) - 1

@@ -368,11 +368,12 @@ class Argument:
 
 @dataclass(frozen=True)
 class Op:
-    """One kernel as data."""
+    """One kernel as data. ``over``: of a device's own kernel, what ``IN_PLACE`` says of those here."""
 
     name: str
     arguments: tuple[Argument, ...]
     attributes: tuple[str, ...]
+    over: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         return self.name

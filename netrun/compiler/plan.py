@@ -136,9 +136,10 @@ def _slots(program: Program, held: set[Tensor], inside: Mapping[Tensor, Tensor],
 
 def _in_place(call: Call, i: int, out: Tensor, last: dict[Tensor, int], held: set[Tensor]) -> Tensor | None:
     """The input of the call whose bytes ``out`` may take over, if there is one."""
-    if call.op.name not in IN_PLACE or "cut" in call.attrs:  # one part of a tensor would lie over another
+    names = call.op.over or IN_PLACE.get(call.op.name)
+    if names is None or "cut" in call.attrs:  # one part of a tensor would lie over another
         return None
-    source, target = IN_PLACE[call.op.name]
+    source, target = names
     written = call.argument(target)
     if not isinstance(written, Tensor) or written.root is not out:
         return None

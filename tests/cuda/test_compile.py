@@ -21,10 +21,13 @@ from shim import CASES, Device
 from test_kernels_shim import more
 
 from layers_cuda import source
+from layers_cuda.geometry import Cut
 from layers_cuda.launch import OPTIONS, Kernel
+from layers_cuda.summed import BODIES, SUMMED
 from layers_cuda.update import together
 from netrun.expression import rule
-from netrun.types import Spec
+from netrun.program import Call
+from netrun.types import Spec, Tensor
 
 CHIPS = ("75", "80", "86", "89", "90", "100", "120")
 NEAREST = "90"
@@ -133,12 +136,8 @@ def large() -> list[Variant]:
     return made
 
 
-CLEAR: Variant = "clear", (("FIRST", "float"), ("WORD", "Bytes16"), ("CHUNK", "4096"))
-"""Which no row of the table reaches."""
-
-
 def many() -> Variant:
-    """update_many, likewise."""
+    """update_many."""
     device: Any = Device(collect=True)
 
     def array(*shape: int) -> Any:
@@ -149,6 +148,19 @@ def many() -> Variant:
     together(device, rules, [((array(9), rate), (array(9), array(9))) for _ in range(2)])
     kernel: Kernel = device.kernels[-1]
     return kernel.file, kernel.defines
+
+
+def own() -> list[Variant]:
+    """Kernels that no row of the table reaches."""
+    device: Any = Device(collect=True)
+    spec, line = Spec((900, 8), "bfloat16"), Spec((8,))
+    x, y, total = (device.array(device.allocate(s.nbytes), 0, s) for s in (spec, spec, line))
+    for told in ({}, {"cut": Cut((900, 8), 1, (0, -1))}):
+        attrs = {"expr": "a * 2", "axes": (0,), **told}
+        call = Call(SUMMED, ((Tensor("x", spec),), Tensor("y", spec), Tensor("t", line)), attrs, "l")
+        BODIES["summed"](device, call, [(x,), y, total], device.allocate(1 << 16))
+    clear = "clear", (("FIRST", "float"), ("WORD", "Bytes16"), ("CHUNK", "4096"))
+    return [clear, many(), *((k.file, k.defines) for k in device.kernels)]
 
 
 def first_of_each(variants: Sequence[Variant]) -> list[Variant]:
@@ -183,14 +195,14 @@ def compile_them(jobs: Sequence[tuple[Variant, str]], report: dict[str, set[int]
 
 
 def test_every_file_is_compiled() -> None:
-    compiled = {file for file, _ in [*table("float32"), CLEAR, many()]}
+    compiled = {file for file, _ in [*table("float32"), *own()]}
     assert compiled | {"precision"} == set(source.files())  # test_device.py compiles that one
 
 
 def test_files_compile_without_spills(capsys: pytest.CaptureFixture[str]) -> None:
     """Registers of every kernel are printed; one that spills fails."""
     report: dict[str, set[int]] = defaultdict(set)
-    variants = [*first_of_each(table("float32")), CLEAR, many(), ("precision", (("STORAGE", "__half"),))]
+    variants = [*first_of_each(table("float32")), *own(), ("precision", (("STORAGE", "__half"),))]
     spills = compile_them([(v, NEAREST) for v in variants], report)
     with capsys.disabled():
         print(f"\nsm_{NEAREST} registers:", ", ".join(f"{n} {max(r)}" for n, r in sorted(report.items())))
@@ -201,7 +213,7 @@ def test_files_compile_without_spills(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.fixture(scope="session")
 def everything() -> list[Variant]:
     """What the tables reach, and what programs of every layer and net really use, in every precision."""
-    return list(dict.fromkeys([*table("float32"), *large(), CLEAR, many(), *used.variants()]))
+    return list(dict.fromkeys([*table("float32"), *large(), *own(), *used.variants()]))
 
 
 def one_of_each_form(variants: Sequence[Variant]) -> list[Variant]:
