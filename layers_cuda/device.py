@@ -18,7 +18,7 @@ from netrun.kernels import OPS
 from netrun.program import Call, Origin, Program
 from netrun.types import Spec, Tensor, itemsize, resolve_shape
 
-from . import adding, batch, blas, half, lazy, stacks, summed
+from . import adding, batch, blas, half, lazy, stacks, summed, turned
 from .capture import Bound, Captured, Stepwise
 from .choice import VARIABLES, chosen
 from .conv import has_plan, takes_parts, takes_sums
@@ -37,7 +37,7 @@ from .prepare import prepare
 from .rnn import Stack, Stacks
 from .transfer import Downloads, Uploads
 
-OWN_BODIES = {**stacks.BODIES, **batch.BODIES, **adding.BODIES, **summed.BODIES}
+OWN_BODIES = {**stacks.BODIES, **batch.BODIES, **adding.BODIES, **summed.BODIES, **turned.BODIES}
 OWN_WORKSPACE = {**stacks.WORKSPACE, **batch.WORKSPACE, **summed.WORKSPACE}
 """Of kernels that only this device has, and only ``prepare`` puts into programs."""
 

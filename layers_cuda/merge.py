@@ -10,11 +10,15 @@ from netrun.expression import rule
 
 from .capture import Bound
 from .launch import Step
+from .turned import UPDATE_TURNED
+from .turned import together as turned_together
 from .update import together
 
 if TYPE_CHECKING:
     from .device import Cuda
 
+
+UPDATES = ("update", UPDATE_TURNED.name)
 
 CAST = rule(["x"], ["y"], "y = x")
 """A cast as an update, many of which are one launch."""
@@ -44,7 +48,7 @@ def _kind(step: Step) -> str:
         return ""
     name = step.call.op.name
     cast = name == "copy" and step.args[0].dtype.name != step.args[1].dtype.name and step.args[0].size > 0
-    return name if name == "update" or cast else ""
+    return "update" if name in UPDATES else name if cast else ""
 
 
 def _apart(stretch: Sequence[Bound], step: Bound) -> bool:
@@ -69,7 +73,12 @@ def _grouped(device: Cuda, stretch: Sequence[Bound]) -> list[Step]:
     if len(stretch) < 2 or (_kind(stretch[0]) == "update" and not _independent(stretch)):
         return list(stretch)
     groups: dict[Any, list[tuple[Bound, Any]]] = {}
+    turned: dict[Any, list[Bound]] = {}
     for step in stretch:
+        if step.call.op is UPDATE_TURNED:
+            kinds = tuple(tuple(a.dtype.name for a in arrays) for arrays in step.args)
+            turned.setdefault((step.call.attrs["rule"], step.call.attrs["turned"], kinds), []).append(step)
+            continue
         cast = _kind(step) == "copy"
         xs, vs = ((step.args[0].reshape(-1),), (step.args[1].reshape(-1),)) if cast else step.args
         kinds = tuple(tuple(a.dtype.name for a in arrays) for arrays in (xs, vs))
@@ -78,6 +87,8 @@ def _grouped(device: Cuda, stretch: Sequence[Bound]) -> list[Step]:
     for (how, _), group in groups.items():
         one = together(device, how, [arrays for _, arrays in group]) if len(group) > 1 else None
         found += [step for step, _ in group] if one is None else [one]
+    for (how, at, _), steps in turned.items():
+        found.append(turned_together(device, how, at, [step.args for step in steps]) if len(steps) > 1 else steps[0])
     return found
 
 
@@ -85,7 +96,7 @@ def _independent(stretch: Sequence[Bound]) -> bool:
     """Whether nothing that one of the calls changes is touched by another."""
     changed: dict[int, int] = {}
     for i, step in enumerate(stretch):
-        for array in step.args[1]:
+        for array in (*step.args[1], *(step.args[2] if len(step.args) > 2 else ())):
             if changed.setdefault(array.data.ptr, i) != i:
                 return False
     return all(changed.get(x.data.ptr, i) == i for i, step in enumerate(stretch) for x in step.args[0])

@@ -17,6 +17,7 @@ from .casts import cast_together
 from .fusing import fused
 from .layout import CONVOLUTIONS, channels_last
 from .recurrent import Sizes, by_cudnn
+from .renewing import renewed
 from .slices import joined
 from .summed import summed
 
@@ -57,7 +58,7 @@ def prepare(
     if program.numerics.precision != "FP32":
         made = narrowed(channels_last(made, has_plan))
     made = added(joined(fused(made, takes_sums), takes_parts), takes_sums)
-    return cast_together(summed(made))
+    return renewed(cast_together(summed(made)))
 
 
 def _marked(program: Program) -> Program:

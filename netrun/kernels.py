@@ -375,6 +375,11 @@ class Op:
     attributes: tuple[str, ...]
     over: tuple[str, str] | None = None
 
+    @property
+    def changes(self) -> bool:
+        """Whether it changes something that it reads."""
+        return any(argument.role == "rw" for argument in self.arguments)
+
     def __str__(self) -> str:
         return self.name
 

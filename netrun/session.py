@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .compiler.passes import constant_calls, drop_unread, elide_copies, filled_calls
+from .compiler.passes import constant_calls, drop_unread, elide_copies, filled_calls, renewed_calls
 from .compiler.plan import Plan, plan, size_of
 from .compiler.together import Column
 from .device import Array, Device, Step
 from .errors import DataError, OutOfMemoryError
 from .homes import later, read, write
-from .kernels import CHANGES
 from .memory import SHARED, Memory, joined, side_by_side
 from .program import Arg, Call, Home, Origin, Program
 from .shortage import shortage
@@ -92,6 +91,9 @@ class Session:
         constant = constant_calls(self.program, SHARED) if frozen else []
         filled = filled_calls(self.program)
         self._constants = {t.root for call in (*constant, *filled) for t in call.writes()}
+        renewed = renewed_calls(self.program, SHARED)
+        forms = {t.root for call in self.program.calls if call.op.changes for t in call.writes()}
+        self._constants |= {t.root for call in renewed for t in call.writes() if t.root in forms}
         copies = [c for c in constant if c.op.name == "copy" and c.reads()[0].root.kind in SHARED]
         self._packed = {t.root for call in copies for t in call.writes()}
         self.plan: Plan = plan(replace(self.program, keeps=self.program.keeps | self._constants), device)
@@ -109,14 +111,14 @@ class Session:
             raise shortage(error, wanted, self.program, self.plan, device, taken) from None
         for tensor, value in starting:
             self.own.write(tensor, value)
-        known, once = ({id(call) for call in calls} for calls in (constant, filled))
+        known, once = ({id(call) for call in calls} for calls in ((*constant, *renewed), filled))
         pairs = list(zip(self.program.calls, self.steps, strict=True))
         for step in (s for c, s in pairs if id(c) in once):
             step()
         self._opening: Step | None = device.capture([s for c, s in pairs if id(c) in known]) if known else None
         self._run: Step = device.capture([s for c, s in pairs if id(c) not in known | once])
         self._seen = -1
-        changed = (t for call in self.program.calls if call.op.name in CHANGES for t in call.writes())
+        changed = (t for call in self.program.calls if call.op.changes for t in call.writes())
         self.learns = any(t.root.kind in SHARED for t in changed)
         """Whether a run changes parameters."""
         self.feeds = {name: self.array(tensor) for name, tensor in self.program.feeds.items()}
@@ -183,6 +185,7 @@ class Session:
             self._seen = self.shared.version
         self._run()
         if self.learns:
+            self._seen += self._seen == self.shared.version  # what it changed it has brought into all forms
             self.shared.version += 1
 
     def part(self, wanted: Callable[[Origin], bool]) -> Step:

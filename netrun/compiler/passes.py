@@ -67,9 +67,36 @@ def drop_unread(program: Program) -> Program:
     return program.having(reversed(kept))
 
 
+def renewed_calls(program: Program, kinds: Collection[str]) -> list[Call]:
+    """The calls that bring tensors of those kinds (parameters) into another form, where whoever changes a tensor in the
+    program makes that form anew as well: they have to run only when somebody else has changed it."""
+    changers: dict[Tensor, list[Call]] = {}
+    makers: dict[Tensor, Call] = {}
+    readers: dict[Tensor, list[Call]] = {}
+    for call in program.calls:
+        for t in call.writes():
+            if call.op.changes:
+                changers.setdefault(t.root, []).append(call)
+            else:
+                makers[t.root] = call
+        for t in call.reads():
+            readers.setdefault(t.root, []).append(call)
+    found: set[Call] = set()
+    for form, call in makers.items():
+        if form not in changers or len(call.reads()) != 1 or call.op.name not in ("copy", "transpose"):
+            continue
+        chain, source = [call], call.reads()[0].root
+        if source in makers and source not in changers and readers[source] == [call]:
+            chain.append(makers[source])
+            source = chain[-1].reads()[0].root if len(chain[-1].reads()) == 1 else source
+        if source.kind in kinds and changers.get(source) == changers[form]:
+            found.update(chain)
+    return [call for call in program.calls if call in found]
+
+
 def constant_calls(program: Program, kinds: Collection[str]) -> list[Call]:
     """The calls that give the same in every run as long as tensors of those kinds (parameters) stay as they are."""
-    changed = {t.root for call in program.calls if call.op.name in CHANGES for t in call.writes()}
+    changed = {t.root for call in program.calls if call.op.changes for t in call.writes()}
     known: set[Tensor] = set()
     found = []
     for call in program.calls:
@@ -93,7 +120,7 @@ LITTLE = 4096
 
 def filled_calls(program: Program) -> list[Call]:
     """The calls that fill little tensors with a number, the same in every run: what nobody else writes or sees."""
-    changed = {t.root for call in program.calls if call.op.name in CHANGES for t in call.writes()}
+    changed = {t.root for call in program.calls if call.op.changes for t in call.writes()}
     changed |= {t.root for call in program.calls if call.op.name == "host" for t in call.tensors()}  # in a user's hands
     written = Counter(t.root for call in program.calls for t in call.writes())
 

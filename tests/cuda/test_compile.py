@@ -20,7 +20,7 @@ from cases import run_case
 from shim import CASES, Device
 from test_kernels_shim import more
 
-from layers_cuda import source
+from layers_cuda import source, turned
 from layers_cuda.geometry import Cut
 from layers_cuda.launch import OPTIONS, Kernel
 from layers_cuda.summed import BODIES, SUMMED
@@ -159,6 +159,9 @@ def own() -> list[Variant]:
         attrs = {"expr": "a * 2", "axes": (0,), **told}
         call = Call(SUMMED, ((Tensor("x", spec),), Tensor("y", spec), Tensor("t", line)), attrs, "l")
         BODIES["summed"](device, call, [(x,), y, total], device.allocate(1 << 16))
+    names, form = rule(["g", "lr"], ["w", "form"], "w = w - lr * g; form = w"), Spec((2, 3, 3, 4), "bfloat16")
+    g, lr, w, made = (device.array(device.allocate(s.nbytes), 0, s) for s in (form, Spec(()), Spec((2, 4, 3, 3)), form))
+    turned.together(device, names, 0, [((g, lr), (w,), (made,))])
     clear = "clear", (("FIRST", "float"), ("WORD", "Bytes16"), ("CHUNK", "4096"))
     return [clear, many(), *((k.file, k.defines) for k in device.kernels)]
 
