@@ -26,7 +26,7 @@ from layers_cuda.launch import OPTIONS, Kernel
 from layers_cuda.summed import BODIES, SUMMED
 from layers_cuda.update import together
 from netrun.expression import rule
-from netrun.program import Call
+from netrun.program import Call, Origin
 from netrun.types import Spec, Tensor
 
 CHIPS = ("75", "80", "86", "89", "90", "100", "120")
@@ -157,7 +157,7 @@ def own() -> list[Variant]:
     x, y, total = (device.array(device.allocate(s.nbytes), 0, s) for s in (spec, spec, line))
     for told in ({}, {"cut": Cut((900, 8), 1, (0, -1))}):
         attrs = {"expr": "a * 2", "axes": (0,), **told}
-        call = Call(SUMMED, ((Tensor("x", spec),), Tensor("y", spec), Tensor("t", line)), attrs, "l")
+        call = Call(SUMMED, ((Tensor("x", spec),), Tensor("y", spec), Tensor("t", line)), attrs, Origin("l"))
         BODIES["summed"](device, call, [(x,), y, total], device.allocate(1 << 16))
     names, form = rule(["g", "lr"], ["w", "form"], "w = w - lr * g; form = w"), Spec((2, 3, 3, 4), "bfloat16")
     g, lr, w, made = (device.array(device.allocate(s.nbytes), 0, s) for s in (form, Spec(()), Spec((2, 4, 3, 3)), form))

@@ -19,7 +19,7 @@ from layers_cuda.turned import UPDATE_TURNED
 from netrun.config import schema
 from netrun.expression import rule
 from netrun.net_solver import NetSolver
-from netrun.program import Call
+from netrun.program import Call, Origin
 from netrun.session import Session
 from netrun.solver import Solver
 from netrun.types import Spec, Tensor
@@ -240,6 +240,8 @@ def test_one_alone(device: Cuda) -> None:
         given.append(device.array(device.allocate(max(value.nbytes, 1)), 0, Spec(np.shape(value))))
         device.write(given[-1], value)
     tensors = [Tensor(n, Spec(tuple(a.shape))) for n, a in zip(["g", "rate", "w", "h"], given, strict=True)]
-    call = Call(UPDATE_TURNED, (tuple(tensors[:2]), tuple(tensors[2:]), ()), {"rule": PLAIN, "turned": 0}, "l*")
+    call = Call(
+        UPDATE_TURNED, (tuple(tensors[:2]), tuple(tensors[2:]), ()), {"rule": PLAIN, "turned": 0}, Origin("l").update
+    )
     device.bind(call, [tuple(given[:2]), tuple(given[2:]), ()], None)()
     np.testing.assert_array_equal(device.read(given[2]), w - 2 * g.transpose(0, 3, 1, 2))

@@ -15,7 +15,7 @@ from layers_cuda.geometry import Cut
 from layers_cuda.summed import SUMMED, summed
 from netrun.compiler.plan import plan
 from netrun.kernels import OPS
-from netrun.program import Call, Program, Recorder
+from netrun.program import Call, Origin, Program, Recorder
 from netrun.types import Spec, Tensor
 
 Make = Callable[..., Cuda]
@@ -35,7 +35,7 @@ def run(device: Cuda, xs: list[Any], y: Any, total: Any, axes: tuple[int, ...], 
 
     attrs = {"expr": RELU, "axes": axes} | ({} if cut is None else {"cut": cut})
     given = tuple(tensor(f"x{i}", x) for i, x in enumerate(xs))
-    call = Call(SUMMED, (given, tensor("y", y), tensor("total", total)), attrs, "l'")
+    call = Call(SUMMED, (given, tensor("y", y), tensor("total", total)), attrs, Origin("l").backward)
     scratch = device.allocate(max(device.workspace(call), 1))
     device.bind(call, [tuple(xs), y, total], scratch)()
 
@@ -132,7 +132,7 @@ def test_it_lies_over_what_it_reads() -> None:
     k, d, total = gradient()
     a = k.calls[0].reads()[0]
     start = Tensor("start", Spec((6, 4)), "feed")
-    k.calls.insert(0, Call(OPS["pointwise"], ((start,), a), {"expr": "a"}, "l"))
+    k.calls.insert(0, Call(OPS["pointwise"], ((start,), a), {"expr": "a"}, Origin("l")))
     k.pointwise([d], Tensor("out", Spec((6, 4))), expr="a")
     program = summed(Program(tuple(k.calls), keeps=frozenset([total])))
     assert program.calls[1].op is SUMMED
