@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fakecupy
+import fakestream
 import numpy as np
 import pytest
 from test_adding import DATA, END, conv, solver
@@ -61,9 +61,9 @@ def test_an_iteration_moves_no_parameter(both: Any) -> None:
     run, plain, near = both
     alike(run, plain, near)
     session: Session = run.sessions[0]
-    fakecupy.log.clear()
+    fakestream.log.clear()
     run.step(1)
-    log = list(fakecupy.log)
+    log = list(fakestream.log)
     assert log.count("update_turned") == 1
     updated = {t.root for c in session.program.calls if c.op.changes for t in c.writes()}
     moved = [c for c in session.program.calls if c.op.name in ("copy", "transpose") and c.reads()[0].kind == "learned"]
