@@ -22,7 +22,7 @@ from . import onednn_norm, onednn_spatial
 from .dnnl import Unsupported
 from .fuse import fused, paired, readers_of
 from .layouts import CHANNELS_LAST, HALF, padded, preferred_block, work
-from .onednn import Recipes
+from .onednn import BATCH_NORM, BATCH_NORM_GRAD, Recipes
 from .onednn_conv import weight_layout
 from .onednn_products import halvable, halving_pays
 from .regions import CONVOLUTIONS, connected, roles
@@ -89,6 +89,7 @@ class _Layouts:
         products = [call for call in program.calls if call.op.name == "gemm" and halvable(call)]
         self._users = Counter(self._half_of(t, call.origin) for call in products for t in call.tensors()[:2])
         self._private = self._privates()
+        self._agreed = self._norms()
 
     # ------------------------------------------------------------------------------------------------------- regions
     def _find(self, t: Tensor) -> Tensor:
@@ -144,6 +145,30 @@ class _Layouts:
                 found[kept] = after
         return found
 
+    def _norms(self) -> dict[Call, str]:
+        """The layout of each batch normalisation with a mask of its ReLU: backward reads that in forward's order."""
+        found: dict[Call, str] = {}
+        forward: dict[Tensor, tuple[Call, list[Tensor]]] = {}
+        for call, group in zip(self.program.calls, self._joined, strict=True):
+            if call.op is BATCH_NORM:
+                forward[call.writes()[-1].root] = call, group
+            elif call.op is BATCH_NORM_GRAD and call.attrs["relu"]:
+                mask = call.argument("mask")
+                assert isinstance(mask, Tensor)
+                both = [forward[mask.root], (call, group)]
+                layout = self._wanted(group)
+                same = all(self._wanted(g) == layout and self._runs(c, g, layout) for c, g in both)
+                found.update({c: layout if same else PLAIN for c, _ in both})
+        return found
+
+    def _runs(self, call: Call, group: Sequence[Tensor], layout: str) -> bool:
+        """Whether the library has the call with its activations in that layout."""
+
+        def put(t: Tensor) -> Tensor:
+            return Tensor(t.name, replace(t.spec, layout=layout), t.kind) if t.root in group else t
+
+        return self.recipes.of(call.map(put)) is not None
+
     # ----------------------------------------------------------------------------------------------------- rewriting
     def rewritten(self) -> Program:
         """The program in its layouts."""
@@ -155,7 +180,7 @@ class _Layouts:
                 self._forget({t.root for t in call.writes()})
             if call.op.name in ("pool_max", "lrn"):
                 self._with_private(call, group)
-            elif not self._in_layout(call, group, self._wanted(group)):
+            elif not self._in_layout(call, group, self._agreed.get(call) or self._wanted(group)):
                 self._plainly(call)
         return self.program.having(self._calls).housed(self._homes)
 

@@ -37,6 +37,26 @@ def test_a_scale_that_is_made_after_the_moments(train: bool) -> None:
         np.testing.assert_allclose(got[name], value, 1e-3, 1e-4 * float(np.abs(value).max()), err_msg=name)
 
 
+def reshaped_behind(m: Maker) -> Tensor:
+    """The gradient of a rectified batch normalisation comes as a view of an array of another shape."""
+    z = m.norm(m.conv(m.feed(3, 3, 8, 8), 16, 3, bias=False), relu=True)
+    long = m.blob(3, 16, 36, 1)
+    m.k.pointwise([z.view((3, 16, 36, 1))], long, expr="sin(a)")
+    return long
+
+
+@needs_library
+def test_backward_reads_a_mask_as_forward_laid_it() -> None:
+    program, _ = compiled(reshaped_behind)
+    prepared = Fast().prepare(program)
+    layouts = {c.op.name: c.argument("x").spec.layout for c in prepared.calls if c.op.name.startswith("batch_norm")}
+    assert len(layouts) == 2
+    assert len(set(layouts.values())) == 1
+    got = results(program, Fast())
+    for name, value in results(program, Reference()).items():
+        np.testing.assert_allclose(got[name], value, 1e-3, 1e-4 * float(np.abs(value).max()), err_msg=name)
+
+
 @needs_library
 def test_a_state_is_read_before_it_changes() -> None:
     """A convolution of a state and a ReLU behind the layer that brings the state up to date."""
