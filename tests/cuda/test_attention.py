@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,3 +53,28 @@ def test_what_is_hidden_never_beats_a_low_score(precision: str, device: Cuda) ->
     with Net(parse_net(layers + attention)[0], schema.TEST, device=device, precision=precision) as net:
         found = net.forward(**inputs)["y"]
     np.testing.assert_allclose(np.array(found).ravel(), [0.5] * 3, 2**-8)
+
+
+@pytest.mark.parametrize(("precision", "near"), [("TF32", 1e-5), ("BF16", 0.03), ("FP16", 0.005)])
+@pytest.mark.parametrize("causal", ["true", "false"])
+def test_lower_precision(precision: str, near: float, causal: str, make_device: Callable[..., Cuda]) -> None:
+    """Queries, keys, values and weights in 16 bits, scores and the sums of their rows in float32."""
+    rng = np.random.default_rng(0)
+    layer = f"""force_backward: true
+        layer {{ name: "x" type: "Input" top: "x" top: "n" input_param {{ shape {{ dim: 2 dim: 9 dim: 8 }}
+          shape {{ dim: 2 }} }} }}
+        layer {{ name: "t" type: "MultiHeadAttention" bottom: "x" bottom: "n" top: "y" attention_param {{
+          num_heads: 2 causal: {causal} }} }}"""
+    x, n, seed, found = rng.standard_normal((2, 9, 8)), np.array([9, 5]), rng.standard_normal((2, 9, 8)), []
+    values = [rng.standard_normal(shape) / 2 for shape in [(8, 8), (8,)] * 4]
+    for name, device in ((precision, make_device()), ("FP32", "reference")):
+        with Net(parse_net(f"precision: {name} {layer}")[0], schema.TRAIN, device=device) as net:
+            for blob, value in zip(net.params["t"], values, strict=True):
+                blob.data[...] = value
+            y = np.array(net.forward(x=x, n=n)["y"])
+            net.backward(y=seed)
+            assert "attention_grad" in {call.op.name for call in net.session.program.calls}
+            found.append([y, np.array(net.blobs["x"].diff), *(np.array(blob.diff) for blob in net.params["t"])])
+    for got, wanted in zip(*found, strict=True):
+        error, size = np.linalg.norm(got - wanted), np.linalg.norm(wanted)
+        assert error <= near * size or size < 1e-4  # the gradient of the keys' bias is what rounding leaves
