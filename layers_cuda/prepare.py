@@ -43,7 +43,8 @@ def prepare(
     takes_sums: Callable[[Call], bool] = _never,
 ) -> Program:
     """The program as a GPU runs it: fused, with its numerics in its calls and tensors, with channels last where tensor
-    cores multiply, with pointwise calls fused, and without the concats whose parts can be written in place.
+    cores multiply, with pointwise calls fused, without the concats whose parts can be written in place, with gradients
+    added to what is there and summed where they are made, and with updates that write what convolutions read.
 
     Args:
         has_plan: whether the device runs a convolution with the attribute ``last``.
