@@ -66,20 +66,23 @@ def test_activations_take_half_the_room() -> None:
 
 @needs_halves
 def test_training_reaches_the_same_accuracy(tmp_path: Path) -> None:
-    """The digits net, 300 iterations: within a point of float32 and far from chance."""
-    scores = []
-    for precision in ("FP32", "BF16"):
+    """The digits net, 300 iterations with three seeds: within a point of float32 and far from chance. A single training
+    moves by four of the 360 test images with the number of threads alone."""
+
+    def score(precision: str, seed: int) -> float:
         with Solver(str(ROOT / "configs/digits/solver.prototxt")) as solver:
             message = solver.message
-        message.precision = precision
+        message.precision, message.random_seed = precision, seed
         message.max_iter, message.snapshot_prefix, message.test_interval = 300, str(tmp_path / "d"), 10**6
         message.snapshot_after_train = False
         with Solver(message, folder=str(ROOT / "configs/digits")) as solver:
             solver.solve()
             outputs = {o.name: float(o.values.mean()) for o in solver.test()}
-        scores.append(outputs["accuracy"])
-    assert min(scores) > 0.95
-    assert abs(scores[0] - scores[1]) < 0.01
+        return outputs["accuracy"]
+
+    scores = {precision: [score(precision, seed) for seed in (1, 2, 3)] for precision in ("FP32", "BF16")}
+    assert min(map(min, scores.values())) > 0.95
+    assert abs(sum(scores["FP32"]) - sum(scores["BF16"])) < 0.03
 
 
 def products(rows: int, inputs: int, outputs: int, train: bool = True, layers: int = 2) -> tuple[str, int]:
