@@ -168,17 +168,18 @@ def embed(count: int, table: int, width: int) -> Case:
                 ((count,),), lambda torch, x, p: torch.nn.functional.embedding(x[0], p[0]), (table,))  # fmt: skip
 
 
-def attention(batch: int, steps: int, width: int, heads: int) -> Case:
-    """A MultiHeadAttention layer that attends to itself, causally."""
+def attention(batch: int, steps: int, width: int, heads: int, causal: bool = True) -> Case:
+    """A MultiHeadAttention layer that attends to itself."""
 
     def theirs(torch: Any, x: Any, p: Any) -> Any:
         linear = torch.nn.functional.linear
         q, k, v = (linear(x[0], p[i], p[i + 1]).unflatten(2, (heads, -1)).transpose(1, 2) for i in (0, 2, 4))
-        y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return linear(y.transpose(1, 2).flatten(2), p[6], p[7])
 
-    return Case("sequences", f"attention, {heads} heads: {batch} x {steps} x {width}",
-                f'type: "MultiHeadAttention" attention_param {{ num_heads: {heads} num_output: {width} causal: true }}',
+    options = f"num_heads: {heads} num_output: {width}{' causal: true' if causal else ''}"
+    return Case("sequences", f"attention, {heads} heads{', causal' if causal else ''}: {batch} x {steps} x {width}",
+                f'type: "MultiHeadAttention" attention_param {{ {options} }}',
                 ((batch, steps, width),), theirs)  # fmt: skip
 
 
@@ -191,6 +192,7 @@ CASES = (
     relu((16, 64, 56, 56)),
     softmax((256, 1000), 1), softmax((8, 8, 128, 128), 3), softmax((16, 21, 64, 64), 1),
     loss((64, 10)), loss((128, 1000)), loss((16, 21, 64, 64), 0),
-    lstm(1, 32, 512), lstm(20, 32, 512), embed(640, 20000, 128), attention(8, 128, 256, 8),
+    lstm(1, 32, 512), lstm(20, 32, 512), embed(640, 20000, 128), attention(8, 128, 512, 8),
+    *(attention(8, 512, 512, 8, causal) for causal in (True, False)),
 )  # fmt: skip
 """What is timed, but for the updates."""
