@@ -3,7 +3,9 @@ have casts between element types, where several follow one another."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from netrun.expression import rule
@@ -93,10 +95,20 @@ def _grouped(device: Cuda, stretch: Sequence[Bound]) -> list[Step]:
 
 
 def _independent(stretch: Sequence[Bound]) -> bool:
-    """Whether nothing that one of the calls changes is touched by another."""
-    changed: dict[int, int] = {}
+    """Whether nothing that one of the calls changes is touched by another. Arrays may lie within others: small
+    parameters and states do, side by side in one that a single update changes (compiler/together.py)."""
+    written: list[tuple[int, int, int]] = []
     for i, step in enumerate(stretch):
-        for array in (*step.args[1], *(step.args[2] if len(step.args) > 2 else ())):
-            if changed.setdefault(array.data.ptr, i) != i:
-                return False
-    return all(changed.get(x.data.ptr, i) == i for i, step in enumerate(stretch) for x in step.args[0])
+        arrays = (*step.args[1], *(step.args[2] if len(step.args) > 2 else ()))
+        written += [(*_span(a), i) for a in arrays if a.nbytes]
+    written.sort()
+    if any(end > begin for (_, end, _), (begin, _, _) in pairwise(written)):
+        return False
+    for i, step in enumerate(stretch):
+        for begin, end in (_span(x) for x in step.args[0] if x.nbytes):
+            at = bisect_left(written, (end,)) - 1  # the last that begins before the end of what is read
+            while at >= 0 and written[at][1] > begin:
+                if written[at][2] != i:
+                    return False
+                at -= 1
+    return True

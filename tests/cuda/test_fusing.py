@@ -298,3 +298,20 @@ def test_updates_of_one_rule_are_one_launch(share: bool, launches: int, device: 
     for i, (w, old) in enumerate(zip(weights, before, strict=True)):
         moved = {0: -0.5, 1: 1.0}[i % 2] * (2 if share and i in (0, 4) else 1)
         np.testing.assert_allclose(w, old + moved)
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_updates_of_arrays_within_others_keep_their_order(reads: bool, device: Cuda) -> None:
+    """An update reads, or changes, a part of what another rule has changed: it is not put to the first of its rule."""
+    keep, count = rule(["x"], ["s"], "s = x"), rule([], ["s"], "s = s + 1")
+    flat, part, other, source = (fakecupy.asarray(np.arange(n, dtype="float32")) for n in (8, 3, 3, 3))
+    inner = flat[4:7]
+    assert inner.data.ptr != flat.data.ptr
+    last = ((inner,), (part,)) if reads else ((source,), (inner,))
+    steps = []
+    for how, args in ((keep, ((source,), (other,))), (count, ((), (flat,))), (keep, last)):
+        tensors = tuple(tuple(Tensor("t", Spec(a.shape)) for a in arrays) for arrays in args)
+        steps.append(device.bind(Call(OPS["update"], tensors, {"rule": how}, Origin("l").update), list(args), None))
+    device.capture(steps)()
+    np.testing.assert_allclose(*((part, [5, 6, 7]) if reads else (inner, [0, 1, 2])))
+    np.testing.assert_allclose(other, source)
