@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import dnnl
-from .dnnl import ExecArg, Handle, Library
+from .dnnl import ExecArg, Handle, Library, Unsupported
 from .memory import Array, chain
+from .team import together
 
 LINE = 64
 
@@ -34,6 +35,10 @@ class Operand:
     """Bytes from there: of some of the images of an argument, or of some rows of a matrix."""
 
 
+Bindable = tuple[Handle, list[tuple[int, Operand]], Handle]
+"""A primitive, its operands by the library's argument numbers, and how its own scratch lies."""
+
+
 class Execution(partial):  # type: ignore[type-arg]
     """A bound primitive: calling it costs what a C call costs. It keeps what it points to alive."""
 
@@ -52,7 +57,7 @@ class Recipe:
         self._pad = 0
         self._constants: list[npt.NDArray[np.float32]] = []
         self._primitives: dict[Handle, Handle] = {}
-        self._steps: list[tuple[Handle, list[tuple[int, Operand]], Handle] | Callable[..., Any]] = []
+        self._steps: list[Bindable | list[list[Bindable]] | Callable[..., Any]] = []
 
     @property
     def scratch(self) -> int:
@@ -77,11 +82,25 @@ class Recipe:
 
     def run(self, pd: Handle, operands: Mapping[int, Operand]) -> None:
         """Add a primitive with its operands by the library's argument numbers."""
+        self._steps.append(self._bindable(pd, operands))
+
+    def share(self, rows: Sequence[Sequence[tuple[Handle, Mapping[int, Operand]]]]) -> None:
+        """Add lists of primitives that run at the same time, each list in order in a thread of its own.
+
+        Raises:
+            Unsupported: one takes scratch of its own, of which there is one.
+        """
+        made = [[self._bindable(pd, operands) for pd, operands in row] for row in rows]
+        if any(self.lib.nbytes(pad) for row in made for _, _, pad in row):
+            raise Unsupported("scratch")
+        self._steps.append(made)
+
+    def _bindable(self, pd: Handle, operands: Mapping[int, Operand]) -> Bindable:
         pad = self.lib.query(pd, dnnl.SCRATCHPAD)
         self._pad = max(self._pad, -(-self.lib.nbytes(pad) // LINE) * LINE)
         if pd not in self._primitives:  # one may run on several parts of an array
             self._primitives[pd] = self.lib.primitive(pd)
-        self._steps.append((self._primitives[pd], list(operands.items()), pad))
+        return self._primitives[pd], list(operands.items()), pad
 
     def host(self, make: Callable[[Callable[[Operand], int], Mapping[str, Any]], Callable[[], Any]]) -> None:
         """Add a step in Python: ``make`` gets the addresses of operands and the arrays by name, and gives the step."""
@@ -117,15 +136,20 @@ class Recipe:
                 return operand.offset + int(self._constants[number].ctypes.data)
             return operand.offset + (base + number if not name else int(arrays[name][number].ctypes.data))
 
+        def made(step: Bindable) -> Execution:
+            primitive, operands, pad = step
+            named = [*operands, (dnnl.SCRATCHPAD, Operand(pad, ("", self._areas)))]
+            return execution(self.lib, primitive, [(n, o.md, address(o)) for n, o in named], keep)
+
         bound: list[Callable[[], Any]] = []
         keep = arrays, scratch, self._constants
         for step in self._steps:
             if callable(step):
                 bound.append(step(address, arrays))
-                continue
-            primitive, operands, pad = step
-            named = [*operands, (dnnl.SCRATCHPAD, Operand(pad, ("", self._areas)))]
-            bound.append(execution(self.lib, primitive, [(n, o.md, address(o)) for n, o in named], keep))
+            elif isinstance(step, list):
+                bound.append(together([[made(one) for one in row] for row in step]))
+            else:
+                bound.append(made(step))
         step = bound[0] if len(bound) == 1 else chain(bound)
         return _alone(self.lib, step) if self.alone else step
 

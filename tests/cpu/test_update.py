@@ -13,9 +13,10 @@ from netrun.config.upgrade import parse_solver
 from netrun.cpu import dnnl, onednn_update
 from netrun.cpu.dnnl import Unsupported
 from netrun.cpu.fast import Fast
-from netrun.cpu.onednn_update import Assignment, Term, assignments, chains, links
+from netrun.cpu.onednn_update import chains, links
 from netrun.cpu.recipe import Recipe
 from netrun.cpu.reference import Reference
+from netrun.cpu.update_terms import Assignment, Made, Term, assignments
 from netrun.device import Device
 from netrun.expression import Rule, rule
 from netrun.kernels import OPS
@@ -26,7 +27,7 @@ from netrun.types import Spec, Tensor
 from netrun.updates import METHODS, told, update_rule
 
 needs_library = pytest.mark.skipif(dnnl.library() is None, reason=f"no oneDNN here: {dnnl.reason()}")
-SINGLES = frozenset({"lr", "scale", "trust"})
+SINGLES = frozenset({"lr", "scale", "trust", "correction"})
 SIZES = (1, 3, 15, 16, 17, 63, 64, 65, 127, 128, 129, 1000)
 """Around a chunk of 64 elements."""
 
@@ -36,6 +37,14 @@ def sgd(lr_mult: float = 1.0, decay_mult: float = 1.0, **fields: Any) -> Rule:
 
 
 DECAYED = {"weight_decay": 5e-4}
+SQUARES = ("AdaGrad", "RMSProp", "AdaDelta", "Adam", "AdamW")
+
+
+def squares(kind: str, decay: float, **fields: Any) -> Rule:
+    momentum = {} if kind in ("AdaGrad", "RMSProp") else {"momentum": 0.9}
+    return update_rule(schema.SolverParameter(type=kind, weight_decay=decay, **momentum, **fields), 2.0, 1.0)
+
+
 RULES: dict[str, Rule] = {
     "momentum": sgd(),
     "decay": sgd(**DECAYED),
@@ -51,6 +60,13 @@ RULES: dict[str, Rule] = {
     "LARS": update_rule(schema.SolverParameter(type="LARS", momentum=0.9, weight_decay=0.1), 1.0, 1.0),
     "a running mean": rule(["raw"], ["w"], "w = 0.999 * w + raw / 3"),
     "arrays only": rule(["raw"], ["w", "h"], "w = raw + h; h = -h - 2 * raw"),
+    **{kind: squares(kind, 0.1) for kind in SQUARES},
+    **{f"{kind} without decay": squares(kind, 0.0) for kind in SQUARES},
+    "squares": rule(["raw"], ["w"], "w = w + raw * raw"),
+    "a rate on itself": rule(["raw", "lr"], ["w"], "w = w - lr * w + raw"),
+    "its own square": rule(["raw"], ["w", "h"], "q = w * w; w = 0.5 * w - w * w + 0.1 * raw; h = h + q / 3 - 2"),
+    "many": rule(["raw", "lr"], ["w", "h"], "w = -(raw * h * -w) / (4 + raw * raw) / (sqrt(9 * h * h) + 2) * lr"),
+    "roots": rule(["raw"], ["w", "h"], "w = raw + sqrt(sqrt(raw * raw + 1)); h = sqrt((w * w + 1) / (raw * raw + 2))"),
     "two scales": rule(["raw", "lr", "scale"], ["w", "h"], "w = w + lr * raw - scale * h; h = lr * lr * w"),
 }
 """Rules that the library runs."""
@@ -58,9 +74,9 @@ RULES: dict[str, Rule] = {
 LEFT: dict[str, Rule] = {
     "L1": sgd(regularization_type="L1", **DECAYED),
     "rate 0": sgd(0.0, **DECAYED),
-    "squares": rule(["raw"], ["w"], "w = w + raw * raw"),
+    "one over an array": rule(["raw"], ["w"], "w = w + 1 / raw"),
+    "an unknown function": rule(["raw"], ["w"], "w = w + raw * exp(raw)"),
     "a quotient": rule(["raw", "lr"], ["w"], "w = w + raw / lr"),
-    "a rate on itself": rule(["raw", "lr"], ["w"], "w = w - lr * w + raw"),
     "a number is added": rule(["raw", "lr"], ["w"], "w = w + raw + lr"),
     "a constant": rule(["raw"], ["w"], "w = 0"),
     "itself alone": rule(["raw"], ["w"], "w = 0.5 * w"),
@@ -109,6 +125,18 @@ def test_what_a_rule_means() -> None:
     assert list(links(chain)) == [("mul", "scale"), ("scale", 8.0), ("add", "w"), ("mul", "lr"), ("scale", 0.25)]
 
 
+def test_what_adam_means() -> None:
+    rules = squares("Adam", 0.25, momentum2=0.5, delta=0.125)
+    g, m, v, root, w = assignments(rules, SINGLES)
+    assert g == Assignment(g.target, 0.0, (Term("raw", ("scale",), 1.0), Term("w", (), 0.25)))
+    assert [t.array for t in m.terms] == [g.target]
+    assert v == Assignment("v", 0.5, (Term(Made("mul", g.target, g.target), (), 0.5),))
+    assert root.terms == (Term(Made("", "v", root=True), (), 1.0), Term("", (), 0.125))
+    assert w == Assignment("w", 1.0, (Term(Made("div", "m", root.target), ("correction", "lr"), -2.0),))
+    (chain,) = chains(root.terms)
+    assert list(links(chain)) == [("shift", 0.125)]
+
+
 def test_old_values_are_kept() -> None:
     nesterov = update_rule(schema.SolverParameter(type="Nesterov", momentum=0.5), 1.0, 1.0)
     copy, h, w = assignments(nesterov, SINGLES)
@@ -142,7 +170,7 @@ def test_the_solvers_that_the_library_runs(kind: str) -> None:
     message = schema.SolverParameter(type=kind, weight_decay=0.1)
     rules = update_rule(message, 1.0, 0.0)  # without decay: LARS needs no trust ratio
     taken = recipe_of(called(rules, (64,))) is not None
-    assert taken == (kind in ("SGD", "Nesterov", "LARS"))
+    assert taken == (kind != "Lion")
 
 
 # --------------------------------------------------------------------------------------------------------- the numbers
@@ -157,9 +185,11 @@ def assert_near(got: dict[str, Any], wanted: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_equals_the_reference(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn_update, "CHUNK", 64)
+    monkeypatch.setattr(onednn_update, "SHARED", 64)
     call = called(RULES[name], (size,), number=(1,) * (size % 2 + size == 1))
     assert recipe_of(call) is not None
-    assert_near(run(Fast(), call), run(Reference(), call))
+    given = {"v": 0.5, "u": 0.5} | ({"h": 0.25} if name.startswith(SQUARES) else {})  # no root of what is below 0
+    assert_near(run(Fast(), call, **given), run(Reference(), call, **given))
 
 
 @needs_library
@@ -172,7 +202,7 @@ def test_the_rest_stays_as_it_was(name: str) -> None:
 
 
 @needs_library
-@pytest.mark.parametrize("name", ["decay", "Nesterov"])
+@pytest.mark.parametrize("name", ["decay", "Nesterov", "Adam", "AdamW", "AdaDelta"])
 def test_chunks_and_threads_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     call = called(RULES[name], (7, 100, 501))
     device = Fast()
@@ -182,7 +212,9 @@ def test_chunks_and_threads_change_no_bit(name: str, monkeypatch: pytest.MonkeyP
     whole = run(device, call)
     for chunk, alone in ((1 << 20, True), (30_000, False), (48, True)):
         monkeypatch.setattr(onednn_update, "CHUNK", chunk)
+        monkeypatch.setattr(onednn_update, "SHARED", chunk)
         monkeypatch.setattr(onednn_update, "ALONE", alone * 10**6)
+        monkeypatch.setattr(onednn_update, "sharers", lambda count: 3)
         for key, value in run(Fast(), call).items():
             assert value.tobytes() == whole[key].tobytes()
 
@@ -191,11 +223,12 @@ def test_chunks_and_threads_change_no_bit(name: str, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "given", [{"raw": np.inf, "scale": 0.0}, {"raw": np.inf, "lr": 0.0}, {"raw": np.nan}, {"w": np.inf}, {"h": np.nan}]
 )
-@pytest.mark.parametrize("name", ["decay", "momentum", "no momentum", "Nesterov"])
+@pytest.mark.parametrize("name", ["decay", "momentum", "no momentum", "Nesterov", *SQUARES])
 def test_what_is_not_finite_comes_through(name: str, given: dict[str, float]) -> None:
     """As where a clipped gradient is infinite: its scale is 0, and the parameters show that something went wrong."""
     call = called(RULES[name], (40,))
     assert recipe_of(call) is not None
+    given = {"v": 0.0, "u": 0.0} | given | ({"h": 0.0} if name in SQUARES and "h" not in given else {})
     with np.errstate(all="ignore"):
         wanted = run(Reference(), call, 1, **given)
     for key, value in run(Fast(), call, 1, **given).items():
@@ -212,7 +245,6 @@ def test_arrays_that_stay_with_numpy() -> None:
     assert recipe_of(called(rules, (8, 5), "int64")) is None
     assert recipe_of(called(rules, (0, 5))) is None
     assert recipe_of(called(rules, (8, 5), number=(5,))) is None
-    assert recipe_of(called(rules, ())) is None
     call = called(rules, (8,))
     args: Any = call.args
     xs, (w, _) = args
@@ -283,6 +315,9 @@ TRAININGS = {
     "Nesterov": 'type: "Nesterov"',
     "diffs": "snapshot_diff: true",
     "without momentum": "momentum: 0",
+    "Adam": 'type: "Adam" iter_size: 2 clip_gradients: 0.5',
+    "AdamW": 'type: "AdamW"',
+    "AdaDelta": 'type: "AdaDelta" delta: 1e-6',
 }
 
 
